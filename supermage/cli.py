@@ -1,0 +1,208 @@
+"""The command line. Exit codes: 0 what was promised is there; 1 wrong input; 2 a fit that did not converge; 130 interrupted."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+from supermage.errors import ConvergenceFailure, SupermageError
+
+app = typer.Typer(name="supermage", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+                  suggest_commands=False,
+                  context_settings={"help_option_names": ["-h", "--help"]})
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="The recipe; paths inside it are relative to its folder.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from supermage import __version__
+        print(f"supermage {__version__}")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def _root(*, version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False) -> None:
+    """Black-hole masses from interferometer data of rotating gas, without an optical image.
+
+    A session, from mock data to a report:
+
+    \b
+      supermage simulate data_reduction/mock-ngc4697/recipe.toml
+      supermage reduce data_reduction/mock-ngc4697/recipe.toml
+      supermage fit inference/mock-ngc4697/recipe.toml
+      supermage report inference/mock-ngc4697/products/posterior.nc
+    """
+
+
+@app.command()
+def simulate(recipe: RecipeArgument) -> None:
+    """Make a mock ALMA measurement set, and write its true parameters beside it.
+
+    Example: supermage simulate data_reduction/mock-ngc4697/recipe.toml
+    """
+    from supermage.progress import make_progress
+    from supermage.recipe import load_recipe
+    checked = load_recipe(recipe, needs=("galaxy", "simulate"))
+    from supermage.data_reduction.simulate import simulate as run
+    _say(f"measurement set: {run(checked, progress=make_progress())}")
+
+
+@app.command()
+def calibrate(recipe: RecipeArgument) -> None:
+    """Run a recipe's casatasks steps in a subprocess and keep their log.
+
+    Example: supermage calibrate data_reduction/ngc5921/recipe.toml
+    """
+    from supermage.progress import make_progress
+    from supermage.recipe import load_recipe
+    checked = load_recipe(recipe, needs=("calibrate",))
+    from supermage.data_reduction.calibrate import calibrate as run
+    _say(f"calibrated measurement set: {run(checked, progress=make_progress())}")
+
+
+@app.command()
+def reduce(recipe: RecipeArgument) -> None:
+    """Grid a calibrated measurement set, with its noise.
+
+    Example: supermage reduce data_reduction/mock-ngc4697/recipe.toml
+    """
+    from supermage.progress import make_progress
+    from supermage.recipe import load_recipe
+    checked = load_recipe(recipe, needs=("galaxy", "reduce"))
+    from supermage.data_reduction.reduce import reduce as run
+    run(checked, progress=make_progress())
+    section = checked.reduce
+    if section is not None:
+        _say(f"gridded visibilities: {checked.path(section.output)}")
+
+
+@app.command()
+def fit(recipe: RecipeArgument, *,
+        fresh: Annotated[bool, typer.Option("--fresh", help="Start anew instead of resuming from a checkpoint.")] = False) -> None:
+    """Sample the posterior of a galaxy's parameters. An interrupted fit resumes. Exit code 2: it ran to its end and did not converge.
+
+    Example: supermage fit inference/mock-ngc4697/recipe.toml
+    """
+    from supermage.progress import make_progress
+    from supermage.recipe import load_recipe
+    checked = load_recipe(recipe, needs=("galaxy", "fit"))
+    from supermage.inference.fit import fit as run
+    posterior = run(checked, resume=not fresh, progress=make_progress())
+    section = checked.fit
+    if section is not None:
+        _say(f"posterior: {checked.path(section.output)}")
+    if not posterior.converged:
+        raise ConvergenceFailure("the fit did not converge; its posterior is kept, and its report says so in the first line")
+
+
+@app.command()
+def train(recipe: RecipeArgument) -> None:
+    """Train a model and write its weights and its model card.
+
+    Example: supermage train models/nuker-mge/recipe.toml
+    """
+    from supermage.progress import make_progress
+    from supermage.recipe import load_recipe
+    checked = load_recipe(recipe, needs=("train",))
+    from supermage.models.training import train as run
+    _say(f"model: {run(checked, progress=make_progress())}")
+
+
+@app.command()
+def report(posterior: Annotated[Path, typer.Argument(metavar="POSTERIOR.nc", help="What `supermage fit` wrote.")], *,
+           output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the report (default: report/ beside it).")] = None,
+           figure: Annotated[str | None, typer.Option("--figure", metavar="NAME", help="Redraw this one figure only.")] = None) -> None:
+    """Write one self-contained HTML page, its figures, tables and FITS files; print the mass, the verdict and the page's path.
+
+    Example: supermage report inference/mock-ngc4697/products/posterior.nc
+    """
+    from supermage.progress import make_progress
+    from supermage.report.build import report as run
+    _say(f"report: {run(posterior, output=output, figure=figure, progress=make_progress())}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; every error is one line on standard error."""
+    _keep_caches_out_of_home()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _run(words or ["--help"])
+        code = code if words else 1
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    if os.environ.get("SUPERMAGE_TRACEBACK"):
+        return int(typer.main.get_command(app).main(arguments, prog_name="supermage", standalone_mode=False) or 0)
+    try:
+        return int(typer.main.get_command(app).main(arguments, prog_name="supermage", standalone_mode=False) or 0)
+    except ConvergenceFailure as error:
+        return _fail(str(error), 2)
+    except SupermageError as error:
+        return _fail(str(error))
+    except TyperException as error:
+        return _fail(_usage(error, arguments))
+    except (KeyboardInterrupt, Abort):
+        return _fail("interrupted; run the same command again to resume", 130)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        what = error.strerror or type(error).__name__
+        return _fail(f"files must be readable and the disk writable, got: {what}" + (f" ({error.filename})" if error.filename else ""))
+    except MemoryError:
+        return _fail("out of memory: use fewer pixels, channels or chains")
+    except Exception as error:  # noqa: BLE001 - the last resort: nobody should meet a traceback for a wrong input
+        return _fail(f"internal error, {type(error).__name__}: {error} (SUPERMAGE_TRACEBACK=1 shows where)")
+
+
+def _usage(error: TyperException, arguments: list[str]) -> str:
+    """Put a usage error in one line that names the nearest command or option."""
+    commands = list(getattr(typer.main.get_command(app), "commands", {}))
+    possible = list(getattr(error, "possibilities", None) or [])
+    if possible:
+        return f"unknown option {getattr(error, 'option_name', '')}; did you mean {possible[0]}?"
+    message = error.format_message()
+    if "No such command" in message:
+        got = next((word for word in arguments if not word.startswith("-")), "")
+        near = difflib.get_close_matches(got, commands, n=1, cutoff=0.5)
+        return f"a command must be one of {', '.join(commands)}, got '{got}'" + (f"; did you mean '{near[0]}'?" if near else "")
+    return message
+
+
+def _fail(message: str, code: int = 1) -> int:
+    print("supermage: " + " ".join(message.split()), file=sys.stderr, flush=True)  # noqa: T201
+    return code
+
+
+def _say(message: Any) -> None:
+    print(message, flush=True)  # noqa: T201
+
+
+def _keep_caches_out_of_home() -> None:
+    """Point caches of the libraries that would write to the home directory at the system's temporary folder, unless the user chose."""
+    folder = Path(tempfile.gettempdir()) / f"supermage-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            return
+    except OSError:
+        return
+    for name in ("MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        os.environ.setdefault(name, str(folder))
+
+
+if __name__ == "__main__":
+    main()

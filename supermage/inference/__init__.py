@@ -1,0 +1,1 @@
+"""From gridded visibilities to a posterior."""

@@ -1,0 +1,1 @@
+"""One file for each thing shown; every function takes and returns Axes."""
