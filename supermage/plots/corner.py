@@ -1,0 +1,43 @@
+"""Corner plot of any number of parameters (Yantovski-Barth et al., Figure 4), drawn by the package corner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from supermage.plots.style import BLACK_HOLE, TRUTH
+
+
+def corner(axes: NDArray[np.object_], draws: NDArray[np.floating], *, labels: Sequence[str], truth: Sequence[float | None] | None = None,
+           small: bool = False) -> NDArray[np.object_]:
+    """Draw a corner plot on a square array of Axes, which must be all that their figure holds.
+
+    Parameters
+    ----------
+    axes
+        Axes of shape (param, param).
+    draws
+        Shape (draw, param); subtract large constants first, or tick labels grow.
+    labels
+        Symbol and unit of each parameter.
+    truth
+        True values of a mock.
+    small
+        Draw for many parameters: fewer bins, no tick labels, symbols only along the edges.
+    """
+    from corner import corner as draw_corner  # noqa: PLC0415 - it sets up pyplot, which importing this module must not do
+
+    first: Axes = axes.flat[0]
+    draw_corner(draws, fig=first.figure, labels=list(labels), truths=None if truth is None else list(truth), truth_color=TRUTH,
+                color=BLACK_HOLE, bins=18 if small else 25, smooth=1.0, levels=(0.68, 0.95), plot_datapoints=False, plot_density=not small,
+                max_n_ticks=3, hist_kwargs={"linewidth": 0.8}, contour_kwargs={"linewidths": 0.6}, fill_contours=not small, quiet=True,
+                label_kwargs={"fontsize": 8}, labelpad=0.0)
+    for row, column in np.ndindex(axes.shape):
+        panel: Axes = axes[row, column]
+        panel.tick_params(labelsize=6, length=1.5 if small else 2.5, direction="in")
+        if small:
+            panel.tick_params(labelbottom=False, labelleft=False)
+    return axes

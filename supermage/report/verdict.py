@@ -1,0 +1,248 @@
+"""The verdict in words, and its rules: pure functions of a few numbers.
+
+Rules, in the order in which they decide:
+
+1. *not converged*: any parameter with R-hat >= 1.05, or an effective sample size (bulk or tail) <= 100.
+2. *do not trust*: the residuals are structured. After scaling out an overall noise factor, chi^2 in a bin of channel or baseline, or the
+   brightest pixel of the residual images, is beyond what noise makes; or chi^2 per datum itself is off by more than 10 % at 5 sigma.
+   So is a mass that piles up on the upper edge of its prior.
+3. *unresolved*: the posterior of log10 M is wider than 0.8 of its prior, or its 68 % interval spans more than 1 dex without reaching
+   the prior's lower edge, or the sphere of influence is less than half a beam across.
+4. *upper limit*: the posterior reaches the lower edge of the prior (density there above 1/20 of the prior's).
+5. *detected* otherwise; where the sphere of influence is less than a beam across, the words say that the mass leans on the model of the stars.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+R_HAT_LIMIT = 1.05
+ESS_LIMIT = 100.0
+UNRESOLVED_WIDTH = 0.8
+UNRESOLVED_SPAN = 1.0
+PRIOR_DOMINATED = 0.7
+WEAKLY_CONSTRAINED = 0.4
+EDGE_REACHED = 1.0 / 20.0
+EDGE_PILED_UP = 1.0
+CHI2_SIGMA = 5.0
+CHI2_OFFSET = 0.10
+BIN_SIGMA = 5.0
+PIXEL_EXCESS = 1.5
+RESOLVED_BEAMS = 1.0
+BLIND_BEAMS = 0.5
+
+
+class Status(StrEnum):
+    """What a run says about its black hole."""
+
+    DETECTED = "detected"
+    UPPER_LIMIT = "upper limit"
+    UNRESOLVED = "unresolved"
+    NOT_CONVERGED = "not converged"
+    DO_NOT_TRUST = "do not trust"
+
+
+@dataclass(frozen=True)
+class MassFacts:
+    """What the draws say of log10 M.
+
+    Attributes
+    ----------
+    width_ratio
+        Posterior over prior width, see `statistics.width_ratio`.
+    span
+        Width of the 68 % interval, dex.
+    lower_edge, upper_edge
+        Density at the prior's edges over the prior's, see `statistics.edge_density`.
+    sphere_of_influence
+        Median radius at which black hole and stars pull alike, arcsec.
+    beam
+        Width of the synthesised beam, arcsec.
+    """
+
+    width_ratio: float
+    span: float
+    lower_edge: float
+    upper_edge: float
+    sphere_of_influence: float
+    beam: float
+
+    @property
+    def beams_across(self) -> float:
+        """Diameter of the sphere of influence in beams."""
+        return 2.0 * self.sphere_of_influence / self.beam
+
+
+@dataclass(frozen=True)
+class ResidualFacts:
+    """What the residuals say of model and noise.
+
+    Attributes
+    ----------
+    chi2_per_datum, chi2_sigma
+        Chi^2 per datum, 1 for pure noise, and its distance from 1 in standard deviations.
+    worst_channel_sigma, worst_baseline_sigma
+        Most deviant bin after scaling chi^2 per datum to 1 overall, in standard deviations, corrected for the number of bins by the
+        threshold.
+    peak, peak_expected
+        Brightest residual pixel, in units of the image noise, and the level that noise alone passes in 1 of 100 cubes.
+    """
+
+    chi2_per_datum: float
+    chi2_sigma: float
+    worst_channel_sigma: float
+    worst_baseline_sigma: float
+    peak: float
+    peak_expected: float
+
+
+@dataclass(frozen=True)
+class ConvergenceFacts:
+    """The worst convergence numbers and whose they are; ``declared`` is what the fit itself wrote."""
+
+    worst_r_hat: float
+    worst_r_hat_name: str
+    smallest_ess: float
+    smallest_ess_name: str
+    declared: bool = True
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict: one status for the run, one for the black hole, a headline and the reasons."""
+
+    status: Status
+    black_hole: Status
+    headline: str
+    reasons: tuple[str, ...]
+    measured: bool = field(default=False)
+
+
+def has_converged(facts: ConvergenceFacts) -> bool:
+    """Rule 1. NaN counts as not converged."""
+    return facts.declared and facts.worst_r_hat < R_HAT_LIMIT and facts.smallest_ess > ESS_LIMIT
+
+
+def structured_residuals(facts: ResidualFacts) -> tuple[str, ...]:
+    """Rule 2: the ways in which the residuals are not noise, in words; empty if they are."""
+    found = []
+    if not abs(facts.chi2_sigma) <= CHI2_SIGMA and not abs(facts.chi2_per_datum - 1) <= CHI2_OFFSET:
+        found.append(f"chi-squared per datum is {facts.chi2_per_datum:.3f}, {abs(facts.chi2_sigma):.0f} standard deviations from 1")
+    for name, sigma in (("channel", facts.worst_channel_sigma), ("baseline length", facts.worst_baseline_sigma)):
+        if not abs(sigma) <= BIN_SIGMA:
+            found.append(f"chi-squared against {name} departs from the mean by {abs(sigma):.1f} standard deviations in its worst bin")
+    if not facts.peak <= PIXEL_EXCESS * facts.peak_expected:
+        found.append(f"the brightest residual pixel reaches {facts.peak:.1f} times the image noise (noise alone: below {facts.peak_expected:.1f})")
+    return tuple(found)
+
+
+def black_hole_status(facts: MassFacts) -> Status:
+    """Rules 3 to 5, and the upper edge's part of rule 2. A number that is not finite decides against a detection."""
+    if facts.width_ratio <= UNRESOLVED_WIDTH and facts.upper_edge > EDGE_PILED_UP:
+        return Status.DO_NOT_TRUST
+    if not facts.width_ratio <= UNRESOLVED_WIDTH:
+        return Status.UNRESOLVED
+    if not facts.lower_edge <= EDGE_REACHED:
+        return Status.UPPER_LIMIT
+    if not facts.span <= UNRESOLVED_SPAN or not facts.beams_across >= BLIND_BEAMS:
+        return Status.UNRESOLVED
+    return Status.DETECTED
+
+
+def prior_dominated(width_ratios: dict[str, float]) -> tuple[str, ...]:
+    """Names of the parameters whose posterior is wider than 0.7 of their prior."""
+    return tuple(name for name, ratio in width_ratios.items() if not ratio <= PRIOR_DOMINATED)
+
+
+def judge(mass: MassFacts, residuals: ResidualFacts, convergence: ConvergenceFacts, width_ratios: dict[str, float]) -> Verdict:
+    """Apply the rules of this module in their order.
+
+    Parameters
+    ----------
+    mass, residuals, convergence
+        The numbers.
+    width_ratios
+        Posterior over prior width of every other parameter, by its name in words.
+    """
+    black_hole = black_hole_status(mass)
+    structure = structured_residuals(residuals)
+    if not has_converged(convergence):
+        status = Status.NOT_CONVERGED
+    elif structure or black_hole is Status.DO_NOT_TRUST:
+        status = Status.DO_NOT_TRUST
+    else:
+        status = black_hole
+    reasons = (_convergence_words(convergence), *_mass_words(mass, black_hole), _prior_words(width_ratios), _residual_words(residuals, structure))
+    return Verdict(status=status, black_hole=black_hole, headline=_headline(status, black_hole, bool(structure)), reasons=reasons,
+                   measured=status is Status.DETECTED)
+
+
+_HEADLINES = {
+    Status.DETECTED: "DETECTED: the data weigh the black hole.",
+    Status.UPPER_LIMIT: "UPPER LIMIT: the data exclude heavier black holes, and do not ask for one.",
+    Status.UNRESOLVED: "UNRESOLVED: the data do not weigh the black hole; no mass is claimed.",
+}
+
+
+def _headline(status: Status, black_hole: Status, structured: bool) -> str:
+    if status is Status.NOT_CONVERGED:
+        return "NOT CONVERGED: the chains have not forgotten where they started; no number below is a result."
+    if status is Status.DO_NOT_TRUST and structured:
+        after = "" if black_hole is Status.DO_NOT_TRUST else f" Taken at face value, the black hole would count as: {black_hole.value}."
+        return f"DO NOT TRUST: the model does not describe the data down to their noise.{after}"
+    if status is Status.DO_NOT_TRUST:
+        return "DO NOT TRUST: the mass piles up on the upper edge of its prior, which therefore decides it."
+    return _HEADLINES[status]
+
+
+def _convergence_words(facts: ConvergenceFacts) -> str:
+    numbers = (f"worst R-hat {facts.worst_r_hat:.3f} ({facts.worst_r_hat_name}; required below {R_HAT_LIMIT}), smallest effective sample size "
+               f"{facts.smallest_ess:.0f} ({facts.smallest_ess_name}; required above {ESS_LIMIT:.0f})")
+    if has_converged(facts):
+        return f"The chains agree: {numbers}."
+    return f"The chains do not agree well enough: {numbers}." + ("" if facts.declared else " The fit itself recorded that it did not converge.")
+
+
+def _mass_words(facts: MassFacts, status: Status) -> tuple[str, ...]:
+    across = facts.beams_across
+    sphere = (f"Sphere of influence against beam: its radius is {facts.sphere_of_influence:.3f} arcsec, so it is {across:.2f} beams across "
+              f"(beam {facts.beam:.2f} arcsec). ")
+    if across >= RESOLVED_BEAMS:
+        sphere += "It is resolved."
+    elif across >= BLIND_BEAMS:
+        sphere += "It is less than a beam across: the mass leans on the model of the stars at radii that the data do not resolve."
+    else:
+        sphere += "It is not resolved: whatever is said of the mass rests on the model of the stars at unseen radii."
+    width = f"The posterior of the logarithm of the mass has {facts.width_ratio:.2f} of its prior's width (68 % interval {facts.span:.2f} dex wide)"
+    if not facts.width_ratio <= UNRESOLVED_WIDTH:
+        width += ", as wide as the prior: the data teach nothing about it."
+    elif status is Status.UPPER_LIMIT:
+        width += f", and reaches the prior's lower edge with {facts.lower_edge:.2f} of the prior's density there: only an upper limit can be given."
+    elif status is Status.DO_NOT_TRUST:
+        width += ", and is cut off by the prior's upper edge."
+    elif status is Status.UNRESOLVED and not facts.span <= UNRESOLVED_SPAN:
+        width += ": narrower than its prior, yet uncertain by more than a factor of ten."
+    else:
+        width += ", and is clear of its lower edge."
+    return sphere, width
+
+
+def _prior_words(ratios: dict[str, float]) -> str:
+    dominated = prior_dominated(ratios)
+    weak = tuple(name for name, ratio in ratios.items() if WEAKLY_CONSTRAINED < ratio <= PRIOR_DOMINATED)
+    words = (f"Prior-dominated (posterior wider than {PRIOR_DOMINATED} of the prior): {_listed(dominated, ratios)}." if dominated
+             else "No parameter is dominated by its prior.")
+    return words + (f" Weakly constrained (wider than {WEAKLY_CONSTRAINED}): {_listed(weak, ratios)}." if weak else "")
+
+
+def _listed(names: tuple[str, ...], ratios: dict[str, float]) -> str:
+    return ", ".join(f"{name} ({ratios[name]:.2f})" for name in names)
+
+
+def _residual_words(facts: ResidualFacts, structure: tuple[str, ...]) -> str:
+    if structure:
+        return "Structured residuals: " + "; ".join(structure) + "."
+    return (f"The residuals look like noise: chi-squared per datum {facts.chi2_per_datum:.3f} ({facts.chi2_sigma:+.1f} standard deviations); worst bin "
+            f"{facts.worst_channel_sigma:+.1f} by channel and {facts.worst_baseline_sigma:+.1f} by baseline length; brightest residual pixel "
+            f"{facts.peak:.1f} times the image noise.")
