@@ -1,0 +1,115 @@
+"""Multi-Gaussian expansion of a surface density, and the circular velocity of its axisymmetric deprojection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from supermage.forward.nuker import as_float_tensor, require
+from supermage.forward.velocity import circular_velocity_squared, point_mass_velocity_squared
+
+
+@dataclass(frozen=True, init=False)
+class MGE:
+    """A sum of concentric, aligned Gaussians.
+
+    Parameters
+    ----------
+    surface_density
+        *Peak* of each Gaussian, Msun/pc^2, shape (..., n); of either sign.
+    sigma
+        Dispersion along the major axis, pc, shape (..., n), > 0.
+    observed_axis_ratio
+        Observed axis ratio q' in (0, 1], shape (..., n), or without the Gaussian axis if it is the same for all of them.
+
+    Raises
+    ------
+    DomainError
+        If a number breaks its rule or is not finite.
+
+    Notes
+    -----
+    Source: Yantovski-Barth et al., eq. 4 (the peak, not the normalisation of their eq. 1).
+    """
+
+    surface_density: Float[Tensor, "*batch gauss"]
+    sigma: Float[Tensor, "*batch gauss"]
+    observed_axis_ratio: Float[Tensor, "*batch gauss"]
+
+    def __init__(self, surface_density: Tensor, sigma: Tensor, observed_axis_ratio: Tensor | float) -> None:
+        peak, width, flattening = (torch.atleast_1d(as_float_tensor(item)) for item in (surface_density, sigma, observed_axis_ratio))
+        if flattening.ndim and flattening.ndim == peak.ndim - 1 and flattening.shape == peak.shape[:-1]:
+            flattening = flattening.unsqueeze(-1)
+        require(torch.isfinite(peak), "surface_density must be finite", peak)
+        require(torch.isfinite(width) & (width > 0), "sigma must be positive and finite (pc)", width)
+        require((flattening > 0) & (flattening <= 1), "observed_axis_ratio must lie in (0, 1]", flattening)
+        shape = torch.broadcast_shapes(peak.shape, width.shape, flattening.shape)
+        for name, item in (("surface_density", peak), ("sigma", width), ("observed_axis_ratio", flattening)):
+            object.__setattr__(self, name, item.expand(shape))
+
+    def surface_density_at(self, radius: Float[Tensor, "*batch radius"]) -> Float[Tensor, "*batch radius"]:
+        """Surface density, Msun/pc^2, along the major axis at radii in pc: (..., r) -> (..., r)."""
+        ratio = torch.atleast_1d(as_float_tensor(radius)).unsqueeze(-1) / self.sigma.unsqueeze(-2)
+        return (self.surface_density.unsqueeze(-2) * torch.exp(-0.5 * ratio**2)).sum(-1)
+
+    def circular_velocity(
+        self,
+        radius: Float[Tensor, "*batch radius"],
+        *,
+        inclination: Tensor | float,
+        black_hole_mass: Tensor | float = 0.0,
+        softening: Tensor | float = 0.0,
+    ) -> Float[Tensor, "*batch radius"]:
+        """Circular velocity in the equatorial plane, km/s.
+
+        Parameters
+        ----------
+        radius
+            Radii, pc, >= 0, shape (..., r).
+        inclination
+            Degrees in (0, 90]; a number, or one per batch item.
+        black_hole_mass
+            Msun, a number or one per batch item; may be zero.
+        softening
+            Length, pc, over which the black hole's force is softened.
+
+        Returns
+        -------
+        Tensor
+            Shape (..., r). NaN where signed Gaussians push outwards, so that no circular orbit exists.
+
+        Raises
+        ------
+        DomainError
+            If the inclination lies outside (0, 90] deg, ``q' <= cos i`` for some Gaussian, or a radius or mass is negative.
+        """
+        radius = torch.atleast_1d(as_float_tensor(radius))
+        angle, mass, length = (as_float_tensor(item) for item in (inclination, black_hole_mass, softening))
+        require((angle > 0) & (angle <= 90), "inclination must lie in (0, 90] deg", angle)  # noqa: PLR2004
+        require(radius >= 0, "radius must not be negative (pc)", radius)
+        require(mass >= 0, "black_hole_mass must not be negative (Msun)", mass)
+        require(length >= 0, "softening must not be negative (pc)", length)
+        radians = torch.deg2rad(angle)
+        cosine = torch.cos(radians).unsqueeze(-1) if angle.ndim else torch.cos(radians)
+        require(
+            self.observed_axis_ratio > cosine,
+            "observed_axis_ratio must exceed cos(inclination), or the spheroid cannot be oblate",
+            self.observed_axis_ratio,
+        )
+        squared = circular_velocity_squared(
+            radius, self.surface_density, self.sigma, self.observed_axis_ratio, inclination_rad=radians
+        ) + point_mass_velocity_squared(radius, _column(mass), _column(length))
+        return _safe_sqrt(squared)
+
+
+def _column(item: Tensor) -> Tensor:
+    return item.unsqueeze(-1) if item.ndim else item
+
+
+def _safe_sqrt(squared: Tensor) -> Tensor:
+    """Square root with a zero gradient at zero (the centre), where the true one is infinite."""
+    zero = squared == 0
+    return torch.where(zero, torch.zeros_like(squared), torch.sqrt(torch.where(zero, torch.ones_like(squared), squared)))
