@@ -29,18 +29,21 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def _root(*, version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False) -> None:
-    """Black-hole masses from interferometer data of rotating gas, without an optical image.
+VersionOption = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")]
 
-    A session, from mock data to a report:
 
-    \b
-      supermage simulate data_reduction/mock-ngc4697/recipe.toml
-      supermage reduce data_reduction/mock-ngc4697/recipe.toml
-      supermage fit inference/mock-ngc4697/recipe.toml
-      supermage report inference/mock-ngc4697/products/posterior.nc
-    """
+@app.callback(help="""Black-hole masses from interferometer data of rotating gas, without an optical image.
+
+A session, from mock data to a report:
+
+\b
+  supermage simulate data_reduction/mock-ngc4697/recipe.toml
+  supermage reduce data_reduction/mock-ngc4697/recipe.toml
+  supermage fit inference/mock-ngc4697/recipe.toml
+  supermage report inference/mock-ngc4697/products/posterior.nc
+""")
+def _root(*, version: VersionOption = False) -> None:
+    pass
 
 
 @app.command()

@@ -5,11 +5,26 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Protocol, TextIO, runtime_checkable
+from typing import IO, Protocol, cast, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBar
+
+
+@runtime_checkable
+class LogStream(Protocol):
+    """Where progress is written: standard error, an open text file, a string buffer."""
+
+    def write(self, text: str, /) -> object:
+        """Write text."""
+
+    def flush(self) -> None:
+        """Pass on what was written."""
+
+    def isatty(self) -> bool:
+        """Whether a person watches."""
+        ...
 
 
 @runtime_checkable
@@ -52,7 +67,7 @@ class LineProgress:
         Monotonic time, s.
     """
 
-    def __init__(self, stream: TextIO, *, interval: float = 15.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stream: LogStream, *, interval: float = 15.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._interval = interval
         self._clock = clock
@@ -135,11 +150,11 @@ class BarProgress:
             self._bar = None
 
 
-def make_progress(stream: TextIO | None = None) -> Progress:
+def make_progress(stream: LogStream | None = None) -> Progress:
     """Progress for a stream (standard error by default): a bar if it is a terminal, plain lines otherwise."""
     stream = sys.stderr if stream is None else stream
     if stream.isatty():
-        return BarProgress(Console(file=stream))
+        return BarProgress(Console(file=cast(IO[str], stream)))
     return LineProgress(stream)
 
 

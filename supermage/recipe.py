@@ -10,21 +10,33 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from supermage.errors import RecipeError, nearest_name
 
 PARAMETER_NAMES = ("scale_length", "log10_mbh", "inclination", "qintr", "alpha", "gamma_minus_beta", "gamma", "break_r", "intensity_rb",
                    "PA", "line_broadening", "systemic_velocity", "x", "y", "Flux")
 
-Hertz = Annotated[float, Field(gt=1e6, description="Hz")]
+HALO_NAMES = ("halo_log10_m200", "halo_log10_c")
+
+
+def _in_hertz(least: float) -> AfterValidator:
+    def check(value: float) -> float:
+        if not value >= least:
+            raise ValueError(f"a frequency must be in Hz and at least {least:g} here, got {value}: GHz or MHz passed for Hz?")
+        return value
+    return AfterValidator(check)
+
+
+Hertz = Annotated[float, _in_hertz(1e6), Field(description="Hz")]
+ChannelWidth = Annotated[float, _in_hertz(100.0), Field(description="Hz")]
 Positive = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):
     """A table of a recipe: unknown keys are refused, values are frozen."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class GalaxySection(Section):
@@ -50,11 +62,11 @@ class SimulateSection(Section):
     array: str = "alma.cycle6.4"
     right_ascension: str = "12h48m35.9s"
     declination: str = "-05d48m03s"
-    dates: tuple[str, ...] = ("2018-11-20", "2019-04-02")
+    dates: Annotated[tuple[str, ...], Field(min_length=1)] = ("2018-11-20", "2019-04-02")
     minutes: Positive = 5.0
     integration: Positive = 10.0
     channels: Annotated[int, Field(ge=4)] = 64
-    channel_width: Positive = 15.625e6
+    channel_width: ChannelWidth = 15.625e6
     noise: Annotated[float, Field(ge=0, description="Jy per channel and block, natural weighting")] = 6e-4
     averaging: Literal[1, 2, 4] = 1
     flagged_edge: Annotated[int, Field(ge=0)] = 4
@@ -73,6 +85,12 @@ class SimulateSection(Section):
             raise ValueError(f"truth must give every parameter, {', '.join(missing)} missing")
         return truth
 
+    @model_validator(mode="after")
+    def _some_channels_stay(self) -> SimulateSection:
+        if 2 * self.flagged_edge >= self.channels:
+            raise ValueError(f"flagged_edge must leave channels between the edges, got {self.flagged_edge} of {self.channels} on each side")
+        return self
+
 
 class CalibrateStep(Section):
     """One casatasks call: the task's name and its arguments."""
@@ -88,7 +106,7 @@ class CalibrateSection(Section):
     log: str = "calibrate.log"
     input: str
     output: str
-    steps: tuple[CalibrateStep, ...]
+    steps: Annotated[tuple[CalibrateStep, ...], Field(min_length=1)]
 
 
 class GridSection(Section):
@@ -96,6 +114,13 @@ class GridSection(Section):
 
     n_pixel: int
     pixel_scale: Positive
+
+    @field_validator("n_pixel")
+    @classmethod
+    def _even(cls, n_pixel: int) -> int:
+        if n_pixel < 8 or n_pixel % 2:
+            raise ValueError(f"must be even and at least 8, got {n_pixel}")
+        return n_pixel
 
 
 class ReduceSection(Section):
@@ -115,6 +140,13 @@ class ReduceSection(Section):
     primary_beam_factor: Positive = 1.13
     chunk_rows: Annotated[int, Field(gt=0)] = 2000
 
+    @field_validator("velocity_range")
+    @classmethod
+    def _ascending(cls, velocity_range: tuple[float, float]) -> tuple[float, float]:
+        if not velocity_range[0] < velocity_range[1]:
+            raise ValueError(f"the first velocity must be below the second, got {velocity_range[0]} >= {velocity_range[1]}")
+        return velocity_range
+
 
 class Prior(Section):
     """A uniform prior, or a fixed value when ``fixed`` is given."""
@@ -125,6 +157,8 @@ class Prior(Section):
 
     @model_validator(mode="after")
     def _bounds(self) -> Prior:
+        if self.fixed is not None and (self.lower is not None or self.upper is not None):
+            raise ValueError("a prior needs lower and upper, or fixed, got both")
         if self.fixed is None:
             if self.lower is None or self.upper is None:
                 raise ValueError("a prior needs lower and upper, or fixed")
@@ -175,6 +209,21 @@ class FitSection(Section):
     sampler: SamplerSection = SamplerSection()
     truth: str | None = Field(None, description="JSON of true values, written by `supermage simulate`")
 
+    @model_validator(mode="after")
+    def _names_are_known(self) -> FitSection:
+        known = (*PARAMETER_NAMES, *(HALO_NAMES if self.model.halo == "nfw" else ()))
+        for table, names in (("priors", self.priors), ("sampler.start", self.sampler.start or {})):
+            for name in names:
+                if name in HALO_NAMES and name not in known:
+                    raise ValueError(f"{table} may name a halo's parameters only with model.halo = 'nfw', got '{name}'")
+                if name not in known:
+                    raise ValueError(f"{table} must name parameters of the model, got '{name}'{nearest_name(name, known)}")
+        for name, value in (self.sampler.start or {}).items():
+            prior = self.priors.get(name)
+            if prior is not None and prior.lower is not None and prior.upper is not None and not prior.lower <= value <= prior.upper:
+                raise ValueError(f"a start must lie inside the priors, {name} in [{prior.lower}, {prior.upper}], got {value}")
+        return self
+
 
 class TrainSection(Section):
     """Training of a model; the keys that one kind of model needs are checked by that kind."""
@@ -223,6 +272,8 @@ def load_recipe(path: str | Path, *, needs: tuple[str, ...] = ()) -> Recipe:
         raise RecipeError(f"a recipe must be a readable TOML file, got {path} ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"a recipe must be valid TOML, got {path}: {error}") from None
+    if "folder" in table:
+        raise RecipeError(f"{path}: unknown key 'folder'; paths are relative to the recipe's own folder")
     try:
         recipe = Recipe.model_validate({**table, "folder": path.parent})
     except ValidationError as error:
@@ -234,25 +285,32 @@ def load_recipe(path: str | Path, *, needs: tuple[str, ...] = ()) -> Recipe:
 
 
 def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
+    problems = error.errors()
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    location = problem["loc"]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
     if problem["type"] == "extra_forbidden":
-        return f"unknown key '{where}'{nearest_name(str(problem['loc'][-1]), _known_keys(problem['loc'][:-1]))}"
+        known = _known_keys(location[:-1])
+        hint = nearest_name(str(location[-1]), known) or f"; known here: {', '.join(known)}"
+        return f"unknown key '{where}'{hint}"
+    if problem["type"] == "missing":
+        return f"missing key '{where}'"
+    if problem["type"] in {"model_type", "model_attributes_type"}:
+        return f"{where}: must be a table, got {problem['input']!r}"
     message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     got = problem.get("input")
-    shown = "" if isinstance(got, dict) else f", got {got!r}"
-    return f"{where}: {message[0].lower() + message[1:]}{shown}"
+    shown = "" if isinstance(got, dict | BaseModel) or ", got " in message else f", got {got!r}"
+    return f"{where}: {message}{shown}"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = Recipe
+    """Keys of the table at a location; lists and tables with free keys (priors) lead to what they hold."""
+    model: type[BaseModel] = Recipe
     for part in location:
-        if isinstance(part, int) or not hasattr(model, "model_fields"):
-            continue
-        field = model.model_fields.get(part)
+        field = model.model_fields.get(str(part))
         if field is None:
             continue
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        model = nested[0] if nested else model
-    return list(getattr(model, "model_fields", {}))
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return [name for name in model.model_fields if name != "folder"]

@@ -1,0 +1,166 @@
+"""Recipes: what they accept, and the one line that each mistake gets."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supermage.errors import RecipeError
+from supermage.recipe import PARAMETER_NAMES, Recipe, load_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted(path for top in ("data_reduction", "inference", "models") for path in (ROOT / top).glob("*/recipe.toml"))
+
+WHOLE: dict[str, Any] = {
+    "galaxy": {"name": "'a galaxy'", "distance": "11.4"},
+    "simulate": {"output": "'mock.ms'", "truth": "{" + ", ".join(f"{name} = 1.0" for name in PARAMETER_NAMES) + "}"},
+    "calibrate": {"input": "'raw.fits'", "output": "'line.ms'", "steps": "[{task = 'split', arguments = {field = '0'}}]"},
+    "reduce": {"measurement_set": "'line.ms'", "output": "'visibilities.nc'", "velocity_range": "[1000, 1500]",
+               "grid": "{n_pixel = 64, pixel_scale = 0.12}"},
+    "fit": {"visibilities": "'visibilities.nc'", "output": "'posterior.nc'", "priors": "{alpha = {lower = 1, upper = 2}}"},
+    "train": {"kind": "'nuker-mge'"},
+}
+
+
+def write(folder: Path, changes: dict[str, dict[str, str | None]] | None = None, *, extra: str = "") -> Path:
+    """Write the whole recipe with some values changed (None: left out)."""
+    tables = copy.deepcopy(WHOLE)
+    for section, values in (changes or {}).items():
+        tables[section].update(values)
+    lines = [extra]
+    for section, values in tables.items():
+        lines += [f"[{section}]", *(f"{key} = {value}" for key, value in values.items() if value is not None)]
+    path = folder / "recipe.toml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def complaint(path: Path, *, needs: tuple[str, ...] = ()) -> str:
+    """Message of the error that a recipe gets: always one line."""
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, needs=needs)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_whole_recipe_is_read_and_paths_are_relative_to_it(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path), needs=("galaxy", "simulate", "calibrate", "reduce", "fit", "train"))
+    assert recipe.galaxy is not None and recipe.galaxy.distance == 11.4
+    assert recipe.path("products/x.nc") == (tmp_path / "products/x.nc").resolve()
+    assert recipe.path("/elsewhere/x.nc") == Path("/elsewhere/x.nc")
+
+
+def test_recipe_survives_json(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path))
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_recipe_of_the_repository_is_valid(path: Path) -> None:
+    assert load_recipe(path).folder == path.parent
+
+
+WRONG = [
+    ("galaxy", "nam", "'x'", "unknown key 'galaxy.nam'; did you mean 'name'?"),
+    ("galaxy", "zzzzzz", "1", "unknown key 'galaxy.zzzzzz'; known here: name, distance, line, rest_frequency"),
+    ("galaxy", "name", None, "missing key 'galaxy.name'"),
+    ("galaxy", "name", "3", "galaxy.name: input should be a valid string, got 3"),
+    ("galaxy", "distance", "-1", "galaxy.distance: input should be greater than 0, got -1"),
+    ("galaxy", "distance", "nan", "galaxy.distance: input should be a finite number, got nan"),
+    ("galaxy", "distance", "inf", "galaxy.distance: input should be a finite number, got inf"),
+    ("galaxy", "rest_frequency", "230.538",
+     "galaxy.rest_frequency: a frequency must be in Hz and at least 1e+06 here, got 230.538: GHz or MHz passed for Hz?"),
+    ("simulate", "channel_width", "15.625",
+     "simulate.channel_width: a frequency must be in Hz and at least 100 here, got 15.625: GHz or MHz passed for Hz?"),
+    ("simulate", "truth", "{alfa = 1}", "simulate.truth: unknown parameter 'alfa'; did you mean 'alpha'?"),
+    ("simulate", "truth", "{" + ", ".join(f"{name} = 1" for name in PARAMETER_NAMES[1:]) + "}",
+     "simulate.truth: truth must give every parameter, scale_length missing"),
+    ("simulate", "flagged_edge", "32", "simulate: flagged_edge must leave channels between the edges, got 32 of 64 on each side"),
+    ("simulate", "averaging", "3", "simulate.averaging: input should be 1, 2 or 4, got 3"),
+    ("simulate", "antennas", "{failing = 3, fails_after = 2}", "simulate.antennas.fails_after: input should be less than or equal to 1, got 2"),
+    ("simulate", "dates", "[]", "simulate.dates: tuple should have at least 1 item after validation, not 0, got []"),
+    ("calibrate", "steps", "[{taks = 'split'}]", "unknown key 'calibrate.steps[0].taks'; did you mean 'task'?"),
+    ("calibrate", "steps", "[{arguments = {}}]", "missing key 'calibrate.steps[0].task'"),
+    ("calibrate", "steps", "[]", "calibrate.steps: tuple should have at least 1 item after validation, not 0, got []"),
+    ("reduce", "grid", "{n_pixel = 63, pixel_scale = 0.1}", "reduce.grid.n_pixel: must be even and at least 8, got 63"),
+    ("reduce", "grid", "{n_pixel = 64, pixel_scal = 0.1}", "unknown key 'reduce.grid.pixel_scal'; did you mean 'pixel_scale'?"),
+    ("reduce", "grid", "64", "reduce.grid: must be a table, got 64"),
+    ("reduce", "velocity_range", "[1500, 1000]", "reduce.velocity_range: the first velocity must be below the second, got 1500.0 >= 1000.0"),
+    ("reduce", "velocity_range", "[1500]", "missing key 'reduce.velocity_range[1]'"),
+    ("reduce", "frame", "'LSRD'", "reduce.frame: input should be 'LSRK', 'BARY' or 'TOPO', got 'LSRD'"),
+    ("reduce", "convention", "'relativistic'", "reduce.convention: input should be 'radio' or 'optical', got 'relativistic'"),
+    ("fit", "priors", "{alpha = {lower = 2, upper = 2}}", "fit.priors.alpha: lower must be below upper, got 2.0 >= 2.0"),
+    ("fit", "priors", "{alpha = {lower = 3}}", "fit.priors.alpha: a prior needs lower and upper, or fixed"),
+    ("fit", "priors", "{alpha = {lower = 3, upper = 4, fixed = 3}}", "fit.priors.alpha: a prior needs lower and upper, or fixed, got both"),
+    ("fit", "priors", "{alpha = {lower = 3, uper = 4}}", "unknown key 'fit.priors.alpha.uper'; did you mean 'upper'?"),
+    ("fit", "priors", "{alpha = {lower = nan, upper = 4}}", "fit.priors.alpha.lower: input should be a finite number, got nan"),
+    ("fit", "priors", "{alfa = {lower = 3, upper = 4}}", "fit: priors must name parameters of the model, got 'alfa'; did you mean 'alpha'?"),
+    ("fit", "priors", "{halo_log10_c = {lower = 0, upper = 2}}",
+     "fit: priors may name a halo's parameters only with model.halo = 'nfw', got 'halo_log10_c'"),
+    ("fit", "sampler", "{start = {alpha = 2.5}}", "fit: a start must lie inside the priors, alpha in [1.0, 2.0], got 2.5"),
+    ("fit", "sampler", "{start = {alfa = 2.5}}", "fit: sampler.start must name parameters of the model, got 'alfa'; did you mean 'alpha'?"),
+    ("fit", "sampler", "{chains = 1}", "fit.sampler.chains: input should be greater than or equal to 2, got 1"),
+    ("fit", "sampler", "{drawz = 1}", "unknown key 'fit.sampler.drawz'; did you mean 'draws'?"),
+    ("fit", "model", "{halo = 'nwf'}", "fit.model.halo: input should be 'none' or 'nfw', got 'nwf'"),
+    ("fit", "model", "{subpixels = 0}", "fit.model.subpixels: input should be greater than or equal to 1, got 0"),
+]
+
+
+@pytest.mark.parametrize(("section", "key", "value", "message"), WRONG, ids=[f"{w[0]}.{w[1]}={w[2]}"[:60] for w in WRONG])
+def test_each_mistake_gets_one_line(tmp_path: Path, section: str, key: str, value: str | None, message: str) -> None:
+    path = write(tmp_path, {section: {key: value}})
+    assert complaint(path) == f"{path}: {message}"
+
+
+def test_halo_priors_are_accepted_with_a_halo(tmp_path: Path) -> None:
+    path = write(tmp_path, {"fit": {"model": "{halo = 'nfw'}", "priors": "{halo_log10_c = {lower = 0.5, upper = 1.5}}"}})
+    assert load_recipe(path).fit is not None
+
+
+def test_unknown_section_names_the_nearest(tmp_path: Path) -> None:
+    assert complaint(write(tmp_path, extra="[fits]")).endswith("unknown key 'fits'; did you mean 'fit'?")
+
+
+def test_folder_is_no_key(tmp_path: Path) -> None:
+    assert "unknown key 'folder'" in complaint(write(tmp_path, extra="folder = 'x'"))
+
+
+def test_section_that_is_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text("fit = 3\n", encoding="utf-8")
+    assert complaint(path) == f"{path}: fit: must be a table, got 3"
+
+
+def test_missing_section_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text("[galaxy]\nname = 'x'\ndistance = 1\n", encoding="utf-8")
+    assert complaint(path, needs=("galaxy", "fit")) == f"{path}: this command needs a [fit] section, got none"
+
+
+@pytest.mark.parametrize(("content", "part"), [
+    (b"[galaxy", "must be valid TOML"), (b"\xff\xfe", "must be valid TOML"), (b"a = 1\na = 2", "must be valid TOML"), (None, "No such file")])
+def test_files_that_are_no_recipe(tmp_path: Path, content: bytes | None, part: str) -> None:
+    path = tmp_path / "recipe.toml"
+    if content is not None:
+        path.write_bytes(content)
+    assert part in complaint(path)
+
+
+def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    assert "Is a directory" in complaint(tmp_path)
+
+
+@given(lower=st.floats(-1e6, 1e6), upper=st.floats(-1e6, 1e6))
+def test_priors_are_accepted_exactly_when_lower_is_below_upper(lower: float, upper: float) -> None:
+    table = {"fit": {"visibilities": "a", "output": "b", "priors": {"alpha": {"lower": lower, "upper": upper}}}}
+    try:
+        accepted = Recipe.model_validate(table).fit is not None
+    except ValueError:
+        accepted = False
+    assert accepted == (lower < upper)
