@@ -6,7 +6,9 @@ import datetime
 import difflib
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,16 @@ class Block:
     middle: float
     frequency: NDArray[np.float64]
     topo_to_lsrk: float
+
+
+@cache
+def _quiet_casatools() -> ModuleType:
+    """casatools without the simulator's chatter; the packaged table of leap seconds is complete for any date up to its own release."""
+    tools = import_casatools()
+    tools.logger.setglobal(True)
+    tools.logger.filter("SEVERE")
+    tools.logger.filterMsg(["Leap second table", "Until the table is updated", "times and coordinates derived from UTC"])
+    return tools
 
 
 def read_array(name: str, casadata_folder: Path) -> Antennas:
@@ -94,7 +106,7 @@ def write_empty_set(path: Path, section: SimulateSection, galaxy: GalaxySection,
     DataError
         If casatools cannot write it.
     """
-    tools = import_casatools()
+    tools = _quiet_casatools()
     simulator, measures = tools.simulator(), tools.measures()
     try:
         simulator.open(str(path))
@@ -111,8 +123,9 @@ def write_empty_set(path: Path, section: SimulateSection, galaxy: GalaxySection,
         simulator.setlimits(shadowlimit=0.01, elevationlimit="10deg")
         simulator.setauto(0.0)
         for k, block in enumerate(blocks):
+            # The simulator turns the epoch into TAI and writes that number as UTC, uvw and all (measured): name the epoch so that it need not.
             simulator.settimes(integrationtime=f"{section.integration}s", usehourangle=False,
-                               referencetime=measures.epoch("UTC", f"{block.start / 86400.0:.10f}d"))
+                               referencetime=measures.epoch("TAI", f"{block.start / 86400.0:.10f}d"))
             simulator.observe(galaxy.name, f"block{k}", starttime="0s", stoptime=f"{60.0 * section.minutes}s", add_observation=True,
                               observer="supermage", project="mock")
     except RuntimeError as error:
@@ -124,7 +137,7 @@ def write_empty_set(path: Path, section: SimulateSection, galaxy: GalaxySection,
 
 def _finish_tables(path: Path, section: SimulateSection, blocks: list[Block]) -> None:
     """Drop the simulator's empty scratch columns, which readers would prefer to DATA, and say how wide a channel really is."""
-    table = import_casatools().table()
+    table = _quiet_casatools().table()
     try:
         table.open(str(path), nomodify=False)
         table.removecols([name for name in ("MODEL_DATA", "CORRECTED_DATA") if name in table.colnames()])
@@ -149,7 +162,7 @@ def _direction(measures: Any, section: SimulateSection) -> Any:
 
 def _framed(section: SimulateSection, seconds: float) -> Any:
     """A measures tool that knows the place, the field and the time (UTC, MJD seconds)."""
-    measures = import_casatools().measures()
+    measures = _quiet_casatools().measures()
     measures.doframe(measures.observatory("ALMA"))
     measures.doframe(measures.epoch("UTC", f"{seconds / 86400.0:.10f}d"))
     measures.doframe(_direction(measures, section))
