@@ -15,6 +15,8 @@ from typer.exceptions import Abort, TyperException
 
 from supermage.errors import ConvergenceFailure, SupermageError
 
+INTERRUPTED = 130
+
 app = typer.Typer(name="supermage", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   suggest_commands=False,
                   context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,11 +24,12 @@ app = typer.Typer(name="supermage", add_completion=False, rich_markup_mode=None,
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="The recipe; paths inside it are relative to its folder.")]
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         from supermage import __version__
         print(f"supermage {__version__}")  # noqa: T201
         raise typer.Exit
+    return wanted
 
 
 VersionOption = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")]
@@ -149,9 +152,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     if os.environ.get("SUPERMAGE_TRACEBACK"):
-        return int(typer.main.get_command(app).main(arguments, prog_name="supermage", standalone_mode=False) or 0)
+        return _call(arguments)
     try:
-        return int(typer.main.get_command(app).main(arguments, prog_name="supermage", standalone_mode=False) or 0)
+        code = _call(arguments)
     except ConvergenceFailure as error:
         return _fail(str(error), 2)
     except SupermageError as error:
@@ -159,16 +162,21 @@ def _run(arguments: list[str]) -> int:
     except TyperException as error:
         return _fail(_usage(error, arguments))
     except (KeyboardInterrupt, Abort):
-        return _fail("interrupted; run the same command again to resume", 130)
+        code = INTERRUPTED
     except BrokenPipeError:
         raise
     except OSError as error:
-        what = error.strerror or type(error).__name__
+        what = error.strerror or str(error) or type(error).__name__
         return _fail(f"files must be readable and the disk writable, got: {what}" + (f" ({error.filename})" if error.filename else ""))
     except MemoryError:
         return _fail("out of memory: use fewer pixels, channels or chains")
     except Exception as error:  # noqa: BLE001 - the last resort: nobody should meet a traceback for a wrong input
         return _fail(f"internal error, {type(error).__name__}: {error} (SUPERMAGE_TRACEBACK=1 shows where)")
+    return _fail("interrupted; run the same command again to resume", code) if code == INTERRUPTED else code
+
+
+def _call(arguments: list[str]) -> int:
+    return int(typer.main.get_command(app).main(arguments, prog_name="supermage", standalone_mode=False) or 0)
 
 
 def _usage(error: TyperException, arguments: list[str]) -> str:
