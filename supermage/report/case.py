@@ -1,0 +1,162 @@
+"""One posterior with everything that its report needs, each piece worked out when it is first asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from supermage.constants import pc_per_arcsec
+from supermage.data_reduction.gridded import GriddedVisibilities, open_visibilities
+from supermage.errors import DataError
+from supermage.report.cubes import SkyCubes, sky_cubes
+from supermage.report.profiles import Profiles, as_tensors, profiles_of
+from supermage.report.record import Record
+from supermage.report.residuals import Residuals, residuals_of
+from supermage.report.statistics import edge_density, interval
+from supermage.report.verdict import ConvergenceFacts, MassFacts, ResidualFacts, Verdict, judge
+
+BAND_DRAWS = 200
+RADII = 90
+INNERMOST_BEAMS = 0.02
+SEED = 1
+
+
+class Case:
+    """A posterior, its data and its model.
+
+    Parameters
+    ----------
+    record
+        The posterior.
+    gridded, fit
+        The data and the model; read and built as the posterior's recipe says when absent.
+    """
+
+    def __init__(self, record: Record, *, gridded: GriddedVisibilities | None = None, fit: Any = None) -> None:
+        self.record = record
+        self._gridded = gridded
+        self._fit = fit
+
+    @cached_property
+    def gridded(self) -> GriddedVisibilities:
+        """The data.
+
+        Raises
+        ------
+        DataError
+            If they are missing, or not those that were fitted.
+        """
+        gridded = self._gridded if self._gridded is not None else open_visibilities(self._visibilities_path())
+        wanted = self.record.facts.get("data_checksum")
+        if wanted and wanted != gridded.checksum:
+            raise DataError(f"a report needs the data that were fitted (checksum {str(wanted)[:12]}), got {gridded.checksum[:12]}: reduced anew since?")
+        return gridded
+
+    def _visibilities_path(self) -> Path:
+        stored = Path(str(self.record.facts["visibilities"]))
+        fit = self.record.recipe.fit
+        choices = [stored, self.record.path.parent / stored] + ([] if fit is None else [self.record.recipe.path(fit.visibilities)])
+        return next((path for path in choices if path.is_file()), stored)
+
+    @cached_property
+    def fit(self) -> Any:
+        """The model that was fitted."""
+        if self._fit is not None:
+            return self._fit
+        from supermage.inference.model import build_model
+
+        return build_model(self.record.recipe, self.gridded)
+
+    @property
+    def halo(self) -> str:
+        """The recipe's halo."""
+        return "none" if self.record.recipe.fit is None else self.record.recipe.fit.model.halo
+
+    @property
+    def continuum(self) -> bool:
+        """Whether a flat continuum was marginalised."""
+        return True if self.record.recipe.fit is None else self.record.recipe.fit.model.continuum
+
+    @cached_property
+    def best_theta(self) -> dict[str, float]:
+        """The draw of highest posterior density."""
+        return self.record.theta(self.record.best)
+
+    @cached_property
+    def best_visibilities(self) -> NDArray[np.complex128]:
+        """Model visibilities of the best draw, Jy."""
+        with torch.no_grad():
+            return self.fit.galaxy_model.visibilities(as_tensors(self.best_theta)).to(torch.complex128).numpy()
+
+    @cached_property
+    def residuals(self) -> Residuals:
+        """Whitened residuals of the best draw."""
+        return residuals_of(self.gridded, self.best_visibilities, continuum=self.continuum)
+
+    @cached_property
+    def cubes(self) -> SkyCubes:
+        """Dirty cubes of data, model and residual."""
+        return sky_cubes(self.gridded, self.best_visibilities, self.residuals.continuum)
+
+    @property
+    def pc_per_arcsec(self) -> float:
+        """Scale at the galaxy's distance."""
+        return pc_per_arcsec(self.record.distance)
+
+    @cached_property
+    def profiles(self) -> Profiles:
+        """Profiles of an even, seeded subsample of the draws, and of the truth."""
+        record = self.record
+        generator = np.random.default_rng(SEED)
+        chosen = np.sort(generator.choice(record.n_draws, size=min(BAND_DRAWS, record.n_draws), replace=False))
+        cubes = self.cubes
+        radius = np.geomspace(INNERMOST_BEAMS * cubes.beam.width, 0.5 * self.gridded.grid.field_of_view, RADII)
+        return profiles_of(self.fit.galaxy_model, [record.theta(int(k)) for k in chosen], radius, pc_per_arcsec=self.pc_per_arcsec,
+                           halo=self.halo, truth=record.true_theta())
+
+    @cached_property
+    def emulator_range(self) -> tuple[float, float]:
+        """Radii (arcsec) between the narrowest and widest Gaussian of the emulator at the median break radius."""
+        widths = self.fit.galaxy_model.emulator.width_ratio.detach().double().numpy()
+        break_radius = self.best_theta["break_r"]
+        return float(widths.min() * break_radius), float(widths.max() * break_radius)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """The verdict on this posterior."""
+        others = {math_name(p.name): p.width_ratio for p in self.record.parameters if p.name != "log10_mbh"}
+        return judge(self.mass_facts(), self.residual_facts(), convergence_facts(self.record), others)
+
+    def mass_facts(self) -> MassFacts:
+        """What the draws say of the mass."""
+        mass = self.record.mass
+        low, high = edge_density(mass.draws, mass.lower, mass.upper)
+        return MassFacts(width_ratio=mass.width_ratio, span=interval(mass.draws, 0.68).width, lower_edge=low, upper_edge=high,
+                         sphere_of_influence=float(np.median(self.profiles.sphere_of_influence())), beam=self.cubes.beam.width)
+
+    def residual_facts(self) -> ResidualFacts:
+        """What the residuals say of the best draw."""
+        residuals = self.residuals
+        peak, expected = self.cubes.peak()
+        return ResidualFacts(chi2_per_datum=residuals.chi2_per_datum, chi2_sigma=residuals.sigma, peak=peak, peak_expected=expected,
+                             worst_channel_sigma=residuals.by_channel.worst_sigma(), worst_baseline_sigma=residuals.by_baseline.worst_sigma())
+
+
+def math_name(name: str) -> str:
+    """A parameter's name in running words."""
+    return name.replace("_", " ")
+
+
+def convergence_facts(record: Record) -> ConvergenceFacts:
+    """The worst numbers over all parameters, and what the fit itself recorded."""
+    worst = max(record.parameters, key=lambda p: np.nan_to_num(p.mixing.r_hat, nan=np.inf))
+    fewest = min(record.parameters, key=lambda p: np.nan_to_num(p.mixing.ess, nan=0.0))
+    return ConvergenceFacts(worst_r_hat=worst.mixing.r_hat, worst_r_hat_name=math_name(worst.name), smallest_ess=fewest.mixing.ess,
+                            smallest_ess_name=math_name(fewest.name), declared=bool(int(record.facts.get("converged", 1))))
+
+

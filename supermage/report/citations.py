@@ -1,0 +1,116 @@
+"""BibTeX of what a fit used."""
+
+from __future__ import annotations
+
+PAPER = r"""@misc{YantovskiBarth2025,
+  author = {Yantovski-Barth, M. J. and Stone, Connor and Zhang, Hengyue and Bureau, Martin and Smyth, Nolan and Hezaveh, Yashar and Perreault-Levasseur, Laurence},
+  title  = {Neural Deprojection of Galaxy Stellar Mass Profiles},
+  year   = {2025},
+  note   = {the method: Nuker profile to MGE by a neural network}
+}"""
+
+REFERENCES = {
+    "paper": PAPER,
+    "nuker": r"""@article{Lauer1995,
+  author  = {Lauer, Tod R. and others},
+  title   = {The Centers of Early-Type Galaxies with {HST}. {I}. An Observational Survey},
+  journal = {AJ},
+  year    = {1995},
+  volume  = {110},
+  pages   = {2622}
+}""",
+    "mge": r"""@article{Cappellari2002,
+  author  = {Cappellari, Michele},
+  title   = {Efficient multi-{Gaussian} expansion of galaxies},
+  journal = {MNRAS},
+  year    = {2002},
+  volume  = {333},
+  pages   = {400}
+}""",
+    "mala": r"""@article{RobertsRosenthal1998,
+  author  = {Roberts, Gareth O. and Rosenthal, Jeffrey S.},
+  title   = {Optimal scaling of discrete approximations to {Langevin} diffusions},
+  journal = {Journal of the Royal Statistical Society: Series B},
+  year    = {1998},
+  volume  = {60},
+  pages   = {255}
+}""",
+    "rhat": r"""@article{Vehtari2021,
+  author  = {Vehtari, Aki and Gelman, Andrew and Simpson, Daniel and Carpenter, Bob and B{\"u}rkner, Paul-Christian},
+  title   = {Rank-Normalization, Folding, and Localization: An Improved {$\hat{R}$} for Assessing Convergence of {MCMC}},
+  journal = {Bayesian Analysis},
+  year    = {2021},
+  volume  = {16},
+  pages   = {667},
+  doi     = {10.1214/20-BA1221}
+}""",
+    "pyro": r"""@article{Bingham2019,
+  author  = {Bingham, Eli and others},
+  title   = {{Pyro}: Deep Universal Probabilistic Programming},
+  journal = {Journal of Machine Learning Research},
+  year    = {2019},
+  volume  = {20},
+  number  = {28},
+  pages   = {1--6}
+}""",
+    "torch": r"""@inproceedings{Paszke2019,
+  author    = {Paszke, Adam and others},
+  title     = {{PyTorch}: An Imperative Style, High-Performance Deep Learning Library},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2019},
+  volume    = {32}
+}""",
+    "arviz": r"""@article{Kumar2019,
+  author  = {Kumar, Ravin and Carroll, Colin and Hartikainen, Ari and Martin, Osvaldo},
+  title   = {{ArviZ} a unified library for exploratory analysis of {Bayesian} models in {Python}},
+  journal = {Journal of Open Source Software},
+  year    = {2019},
+  volume  = {4},
+  number  = {33},
+  pages   = {1143},
+  doi     = {10.21105/joss.01143}
+}""",
+    "corner": r"""@article{ForemanMackey2016,
+  author  = {Foreman-Mackey, Daniel},
+  title   = {corner.py: Scatterplot matrices in {Python}},
+  journal = {Journal of Open Source Software},
+  year    = {2016},
+  volume  = {1},
+  number  = {2},
+  pages   = {24},
+  doi     = {10.21105/joss.00024}
+}""",
+    "astropy": r"""@article{Astropy2022,
+  author  = {{Astropy Collaboration}},
+  title   = {The {Astropy} Project: Sustaining and Growing a Community-oriented Open-source Project and the Latest Major Release (v5.0) of the Core Package},
+  journal = {ApJ},
+  year    = {2022},
+  volume  = {935},
+  pages   = {167},
+  doi     = {10.3847/1538-4357/ac7c74}
+}""",
+    "casa": r"""@article{Casa2022,
+  author  = {{CASA Team}},
+  title   = {{CASA}, the Common Astronomy Software Applications for Radio Astronomy},
+  journal = {PASP},
+  year    = {2022},
+  volume  = {134},
+  pages   = {114501},
+  doi     = {10.1088/1538-3873/ac9642}
+}""",
+    "nfw": r"""@article{Navarro1997,
+  author  = {Navarro, Julio F. and Frenk, Carlos S. and White, Simon D. M.},
+  title   = {A Universal Density Profile from Hierarchical Clustering},
+  journal = {ApJ},
+  year    = {1997},
+  volume  = {490},
+  pages   = {493}
+}""",
+}
+"""Entries by what was used; authors are shortened to "and others" where a list is long."""
+
+
+def bibtex(*, halo: bool, mala: bool) -> str:
+    """Entries of everything that this fit used, the method's paper first."""
+    left_out = {name for name, used in (("nfw", halo), ("mala", mala)) if not used}
+    return "\n\n".join(entry for name, entry in REFERENCES.items() if name not in left_out) + "\n"

@@ -1,0 +1,234 @@
+"""What a posterior file says, as plain numbers: the parameters with their priors and draws, the truth of a mock, and the run's facts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supermage.errors import DataError, RecipeError
+from supermage.recipe import PARAMETER_NAMES, Recipe
+from supermage.report.statistics import Mixing, edge_density, interval, mixing, unwrap, width_ratio
+
+FloatArray = NDArray[np.float64]
+NEEDED = ("recipe", "visibilities")
+FULL_CIRCLE = 359.0
+TOUCHED = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """One sampled parameter.
+
+    Attributes
+    ----------
+    name, symbol, unit, description
+        As in `supermage.inference.parameters`.
+    lower, upper
+        Bounds of the uniform prior.
+    draws
+        Shape (chain, draw); of an angle whose prior is the whole circle, moved by whole turns to lie around its circular mean.
+    truth
+        Of a mock.
+    """
+
+    name: str
+    symbol: str
+    unit: str
+    description: str
+    lower: float
+    upper: float
+    draws: FloatArray
+    truth: float | None = None
+
+    @property
+    def circular(self) -> bool:
+        """Whether it is an angle whose prior is the whole circle."""
+        return is_circular(self.unit, self.lower, self.upper)
+
+    @cached_property
+    def mixing(self) -> Mixing:
+        """R-hat and effective sample sizes."""
+        return mixing(self.draws)
+
+    @property
+    def width_ratio(self) -> float:
+        """Posterior over prior width."""
+        return width_ratio(self.draws, self.lower, self.upper)
+
+    @property
+    def touched(self) -> str:
+        """Edges of the prior at which the posterior has at least half the prior's density: "", "lower", "upper" or "both"."""
+        if self.circular:
+            return ""
+        low, high = edge_density(self.draws, self.lower, self.upper)
+        return {(True, True): "both", (True, False): "lower", (False, True): "upper"}.get((low > TOUCHED, high > TOUCHED), "")
+
+    def inside(self, level: float) -> bool | None:
+        """Whether the truth of a mock lies in the central interval."""
+        if self.truth is None:
+            return None
+        span = interval(self.draws, level)
+        truth = self.truth
+        if self.circular:
+            middle = 0.5 * (span.low + span.high)
+            truth = middle + (truth - middle + 180.0) % 360.0 - 180.0
+        return span.low <= truth <= span.high
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """A whole posterior file.
+
+    Attributes
+    ----------
+    path
+        The file.
+    recipe
+        The recipe that made it.
+    parameters
+        In the order of Table 1.
+    log_density
+        Shape (chain, draw); where the file has none, None.
+    fixed
+        Parameters that the recipe holds fixed.
+    truth
+        True values of a mock, or empty.
+    facts
+        The file's attributes: seed, versions, command and the like.
+    """
+
+    path: Path
+    recipe: Recipe
+    parameters: tuple[Sampled, ...]
+    log_density: FloatArray | None
+    fixed: Mapping[str, float]
+    truth: Mapping[str, float]
+    facts: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Sampled:
+        for parameter in self.parameters:
+            if parameter.name == name:
+                return parameter
+        raise KeyError(name)
+
+    def __contains__(self, name: str) -> bool:
+        return any(parameter.name == name for parameter in self.parameters)
+
+    @property
+    def mass(self) -> Sampled:
+        """The logarithm of the black-hole mass."""
+        return self["log10_mbh"]
+
+    @property
+    def distance(self) -> float:
+        """Angular-diameter distance, Mpc."""
+        return float(self.facts.get("distance") or (self.recipe.galaxy.distance if self.recipe.galaxy else np.nan))
+
+    @property
+    def n_draws(self) -> int:
+        """Draws of all chains."""
+        return self.parameters[0].draws.size
+
+    @property
+    def tail_ess(self) -> float:
+        """Smallest tail effective sample size."""
+        return min(parameter.mixing.ess_tail for parameter in self.parameters)
+
+    def theta(self, index: int) -> dict[str, float]:
+        """All parameters of one draw (counted over all chains), fixed ones included, angles in [0, 360)."""
+        drawn = {p.name: float(p.draws.flat[index] % 360.0 if p.circular else p.draws.flat[index]) for p in self.parameters}
+        return {**self.fixed, **drawn}
+
+    @property
+    def best(self) -> int:
+        """Index of the draw of highest posterior density, or the one nearest the medians if the file has no densities."""
+        if self.log_density is not None:
+            return int(np.nanargmax(self.log_density))
+        z = [(p.draws.ravel() - np.median(p.draws)) / (p.draws.std() or 1.0) for p in self.parameters]
+        return int(np.argmin(np.square(z).sum(axis=0)))
+
+    def true_theta(self) -> dict[str, float] | None:
+        """The truth of a mock with nothing missing, or None."""
+        names = {*self.fixed, *(p.name for p in self.parameters)}
+        return dict(self.truth) if names and names <= set(self.truth) else None
+
+
+def is_circular(unit: str, lower: float, upper: float) -> bool:
+    """Whether a uniform prior is a circle cut open."""
+    return unit == "deg" and upper - lower >= FULL_CIRCLE
+
+
+def read_record(path: str | Path) -> Record:
+    """Read a posterior file.
+
+    Raises
+    ------
+    DataError
+        If it is missing, or not a posterior that ``supermage fit`` wrote.
+    """
+    path = Path(path)
+    inference = _open(path)
+    posterior = inference["posterior"]
+    facts = {**inference.attrs, **posterior.attrs}
+    missing = [name for name in NEEDED if name not in facts]
+    if missing or "log10_mbh" not in posterior:
+        raise DataError(f"a posterior must have been written by `supermage fit`, got {path} without {', '.join(missing) or 'log10_mbh'}")
+    truth = _truth(facts)
+    recipe = _recipe(facts, path)
+    order = {name: number for number, name in enumerate(PARAMETER_NAMES)}
+    names = sorted((str(name) for name in posterior.data_vars if "prior_lower" in posterior[name].attrs), key=lambda n: order.get(n, len(order)))
+    parameters = tuple(_sampled(name, posterior[name], truth) for name in names)
+    density = inference["sample_stats"].get("lp") if "sample_stats" in inference else None
+    fixed = {} if recipe.fit is None else {n: p.fixed for n, p in recipe.fit.priors.items() if p.fixed is not None}
+    return Record(path=path, recipe=recipe, parameters=parameters, fixed=fixed, truth=truth, facts=facts,
+                  log_density=None if density is None else np.asarray(density.values, dtype=float))
+
+
+def _open(path: Path) -> Any:
+    import arviz
+
+    if not path.is_file():
+        raise DataError(f"a posterior must be a file, got {path}, which is not there")
+    try:
+        inference = arviz.from_netcdf(str(path))
+    except Exception as error:  # noqa: BLE001 - the reader below raises whatever its back end does
+        raise DataError(f"a posterior must be a netCDF file written by `supermage fit`, got {path} ({_first_line(error)})") from None
+    if "posterior" not in inference:
+        raise DataError(f"a posterior must have been written by `supermage fit`, got {path} without a group 'posterior'")
+    return inference
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def _sampled(name: str, variable: Any, truth: Mapping[str, float]) -> Sampled:
+    attributes = variable.attrs
+    lower, upper = float(attributes["prior_lower"]), float(attributes["prior_upper"])
+    draws = np.asarray(variable.transpose("chain", "draw").values, dtype=float)
+    unit = str(attributes.get("unit", attributes.get("units", "")))
+    if is_circular(unit, lower, upper):
+        draws = unwrap(draws)
+    return Sampled(name=name, symbol=str(attributes.get("symbol", name)).strip("$"), unit=unit, draws=draws, lower=lower, upper=upper,
+                   description=str(attributes.get("description", "")), truth=truth.get(name))
+
+
+def _truth(facts: Mapping[str, Any]) -> dict[str, float]:
+    text = facts.get("truth") or "{}"
+    table = json.loads(text) if isinstance(text, str) else text
+    return {str(name): float(value) for name, value in dict(table.get("parameters", table)).items() if isinstance(value, (int, float))}
+
+
+def _recipe(facts: Mapping[str, Any], path: Path) -> Recipe:
+    try:
+        table = json.loads(str(facts["recipe"]))
+        return Recipe.model_validate({**table, "folder": facts.get("recipe_folder") or table.get("folder") or "."})
+    except ValueError as error:  # JSON's and pydantic's errors are both of this kind
+        raise RecipeError(f"the recipe stored in {path} must be one that this version knows, got: {_first_line(error)}") from None

@@ -1,0 +1,92 @@
+"""The parameter table: every number rounded by its error, as rows of text, and as LaTeX."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from supermage.report.record import Record, Sampled
+from supermage.report.statistics import interval
+from supermage.report.text import decimals_of, fixed_point, math_symbol, math_unit
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; every entry is text with ASCII minus signs."""
+
+    name: str
+    median: str
+    mean: str
+    plus: str
+    minus: str
+    low95: str
+    high95: str
+    prior: str
+    edges: str
+    width_ratio: str
+    r_hat: str
+    ess_bulk: str
+    ess_tail: str
+    truth: str
+    truth_inside: str
+
+
+def row(parameter: Sampled) -> Row:
+    """Summarise one parameter; angles on the whole circle are folded back into [0, 360)."""
+    inner, outer = interval(parameter.draws, 0.68), interval(parameter.draws, 0.95)
+    median, mean = float(np.median(parameter.draws)), float(parameter.draws.mean())
+    plus, minus = inner.high - median, median - inner.low
+    decimals = decimals_of(min(plus, minus) if min(plus, minus) > 0 else max(plus, minus))
+    mixing = parameter.mixing
+
+    def place(value: float) -> str:
+        return fixed_point(value % 360.0 if parameter.circular else value, decimals)
+
+    return Row(
+        name=parameter.name, median=place(median), mean=place(mean), plus=fixed_point(plus, decimals), minus=fixed_point(minus, decimals),
+        low95=place(outer.low), high95=place(outer.high), prior=f"{parameter.lower:.6g} to {parameter.upper:.6g}",
+        edges="circle" if parameter.circular else parameter.touched or "none", width_ratio=f"{parameter.width_ratio:.2f}",
+        r_hat=f"{mixing.r_hat:.3f}", ess_bulk=f"{mixing.ess_bulk:.0f}", ess_tail=f"{mixing.ess_tail:.0f}",
+        truth="" if parameter.truth is None else place(parameter.truth), truth_inside=_where(parameter))
+
+
+def _where(parameter: Sampled) -> str:
+    """The narrowest of the intervals that holds the truth."""
+    if parameter.truth is None:
+        return ""
+    for level in (0.68, 0.95, 0.997):
+        if parameter.inside(level):
+            return f"in {100 * level:g} %"
+    return "outside 99.7 %"
+
+
+def latex_table(record: Record, *, claimed: bool) -> str:
+    """Write the table in LaTeX (a ``table`` with ``tabular``, no packages needed).
+
+    Parameters
+    ----------
+    record
+        The posterior.
+    claimed
+        Whether the black-hole mass may be called measured; if not, the caption says so.
+    """
+    galaxy = record.recipe.galaxy
+    mock = bool(record.truth)
+    head = ["Parameter", "Unit", "Prior", "Median", r"95\,\%", "Width", r"$\hat R$", "ESS"] + (["Truth"] if mock else [])
+    lines = [r"\begin{table}", r"\centering",
+             rf"\caption{{Posterior of {_escape(galaxy.name if galaxy else 'the galaxy')} for $D = {record.distance:g}$ Mpc: median with 68\,\% "
+             r"interval, 95\,\% interval, posterior over prior width. Masses scale as $D$; its error is not included."
+             + ("" if claimed else " The black-hole mass is not a measurement.") + "}",
+             rf"\begin{{tabular}}{{ll{'c' * (len(head) - 2)}}}", r"\hline", " & ".join(head) + r" \\", r"\hline"]
+    for parameter in record.parameters:
+        item = row(parameter)
+        cells = [math_symbol(parameter), math_unit(parameter) or "--", f"${parameter.lower:.6g}$ to ${parameter.upper:.6g}$",
+                 f"${item.median}^{{+{item.plus}}}_{{-{item.minus}}}$", f"${item.low95}$ to ${item.high95}$", item.width_ratio, item.r_hat,
+                 f"{min(float(item.ess_bulk), float(item.ess_tail)):.0f}"]
+        lines.append(" & ".join(cells + ([f"${item.truth}$" if item.truth else "--"] if mock else [])) + r" \\")
+    return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _escape(text: str) -> str:
+    return "".join("\\" + c if c in "&%$#_{}" else c for c in text)
