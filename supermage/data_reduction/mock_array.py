@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import difflib
 import math
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from supermage.constants import SPEED_OF_LIGHT
 from supermage.data_reduction.casa import import_casatools
-from supermage.errors import DataError, RecipeError
+from supermage.errors import DataError, RecipeError, nearest_name
 from supermage.recipe import GalaxySection, SimulateSection
 
 SIDEREAL_DAY = 86164.0905
@@ -68,9 +67,8 @@ def read_array(name: str, casadata_folder: Path) -> Antennas:
     folder = casadata_folder / "alma" / "simmos"
     path = folder / f"{name}.cfg"
     if not path.is_file():
-        known = sorted(item.stem for item in folder.glob("*.cfg"))
-        near = difflib.get_close_matches(name, known, n=1)
-        raise RecipeError(f"simulate.array must name a file of casadata's alma/simmos, got '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+        near = nearest_name(name, sorted(item.stem for item in folder.glob("*.cfg")))
+        raise RecipeError(f"simulate.array must name a file of casadata's alma/simmos, got '{name}'{near}")
     lines = path.read_text(encoding="utf-8").splitlines()
     if not any("coordsys" in line and "LOC" in line for line in lines if line.startswith("#")):
         raise RecipeError(f"simulate.array must be given in local coordinates (coordsys=LOC), got '{name}'")
@@ -110,10 +108,10 @@ def write_empty_set(path: Path, section: SimulateSection, galaxy: GalaxySection,
     simulator, measures = tools.simulator(), tools.measures()
     try:
         simulator.open(str(path))
+        east, north, up = antennas.position.T.tolist()
         simulator.setconfig(
-            telescopename="ALMA", x=antennas.position[:, 0].tolist(), y=antennas.position[:, 1].tolist(), z=antennas.position[:, 2].tolist(),
-            dishdiameter=antennas.diameter.tolist(), mount=["alt-az"], antname=list(antennas.names), padname=list(antennas.names),
-            coordsystem="local", referencelocation=measures.observatory("ALMA"))
+            telescopename="ALMA", x=east, y=north, z=up, dishdiameter=antennas.diameter.tolist(), mount=["alt-az"],
+            antname=list(antennas.names), padname=list(antennas.names), coordsystem="local", referencelocation=measures.observatory("ALMA"))
         for k, block in enumerate(blocks):
             simulator.setspwindow(
                 spwname=f"block{k}", freq=f"{block.frequency[0]:.3f}Hz", deltafreq=f"{section.channel_width}Hz",
@@ -123,7 +121,7 @@ def write_empty_set(path: Path, section: SimulateSection, galaxy: GalaxySection,
         simulator.setlimits(shadowlimit=0.01, elevationlimit="10deg")
         simulator.setauto(0.0)
         for k, block in enumerate(blocks):
-            # The simulator turns the epoch into TAI and writes that number as UTC, uvw and all (measured): name the epoch so that it need not.
+            # The simulator turns an epoch into TAI and writes that number as UTC, uvw and all (measured): 37 s late unless told TAI.
             simulator.settimes(integrationtime=f"{section.integration}s", usehourangle=False,
                                referencetime=measures.epoch("TAI", f"{block.start / 86400.0:.10f}d"))
             simulator.observe(galaxy.name, f"block{k}", starttime="0s", stoptime=f"{60.0 * section.minutes}s", add_observation=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from supermage.constants import SPEED_OF_LIGHT_M_S
 from supermage.data_reduction.casa import casadata_folder, import_casatools
+from supermage.data_reduction.folders import replace_folder
 from supermage.data_reduction.mock_array import Antennas, Block, plan_blocks, read_array, write_empty_set
 from supermage.data_reduction.mock_noise import baseline_sigma, correlated_noise, system_temperature
 from supermage.data_reduction.sky import Nodes, channel_flux, disc_nodes, primary_beam, transform
@@ -27,6 +27,17 @@ Array = NDArray[np.float64]
 CHUNK_ROWS = 20_000
 GARBAGE = 50.0
 """Size of what a failing antenna delivers, Jy: a reader that forgets a flag will notice."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything that is decided before a visibility is computed."""
+
+    section: SimulateSection
+    galaxy: GalaxySection
+    antennas: Antennas
+    blocks: list[Block]
+    nodes: Nodes
 
 
 @dataclass(frozen=True)
@@ -43,8 +54,8 @@ class _Rows:
 def simulate(recipe: Recipe, *, progress: Progress | None = None) -> Path:
     """Make the mock measurement set of a recipe and write the truth beside it, in ``<output>.truth.json``.
 
-    Two polarisations, one execution block a date, native TOPO channels, antenna-dependent noise that is correlated along the channels, flagged
-    band edges and one antenna that fails late. The set is built in a temporary folder and renamed, so that a failure leaves what was there.
+    Two polarisations, one execution block a date, native TOPO channels, antenna-dependent noise that is correlated along the channels,
+    flagged band edges and one antenna that fails late. The set is built in a temporary folder and renamed: a failure leaves what was there.
 
     Returns
     -------
@@ -64,18 +75,17 @@ def simulate(recipe: Recipe, *, progress: Progress | None = None) -> Path:
     progress = SilentProgress() if progress is None else progress
     antennas = read_array(section.array, casadata_folder())
     _check(section, antennas)
-    nodes = disc_nodes(section.truth, galaxy.distance)
+    plan = _Plan(section, galaxy, antennas, plan_blocks(section, galaxy), disc_nodes(section.truth, galaxy.distance))
     output = recipe.path(section.output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
             draft = Path(folder) / output.name
-            blocks = plan_blocks(section, galaxy)
-            write_empty_set(draft, section, galaxy, antennas, blocks)
-            _fill(draft, section, galaxy, antennas, blocks, nodes, progress)
+            write_empty_set(draft, section, galaxy, antennas, plan.blocks)
+            _fill(draft, plan, progress)
             truth = Path(folder) / "truth.json"
-            truth.write_text(json.dumps(_truth(section, galaxy, blocks), indent=2) + "\n", encoding="utf-8")
-            _replace_folder(draft, output)
+            truth.write_text(json.dumps(_truth(plan), indent=2) + "\n", encoding="utf-8")
+            replace_folder(draft, output)
             os.replace(truth, output.with_name(f"{output.name}.truth.json"))
     except (OSError, RuntimeError) as error:
         raise DataError(f"the mock measurement set {output} could not be written: {str(error).splitlines()[0]}") from None
@@ -84,7 +94,8 @@ def simulate(recipe: Recipe, *, progress: Progress | None = None) -> Path:
 
 def _check(section: SimulateSection, antennas: Antennas) -> None:
     if 2 * section.flagged_edge >= section.channels:
-        raise RecipeError(f"simulate.flagged_edge must leave channels in the band, got {section.flagged_edge} on each side of {section.channels}")
+        raise RecipeError("simulate.flagged_edge must leave channels in the band, "
+                          f"got {section.flagged_edge} on each side of {section.channels}")
     failing = section.antennas.failing
     if failing is not None and not 0 <= failing < len(antennas.names):
         raise RecipeError(f"simulate.antennas.failing must be an antenna of the array, 0 to {len(antennas.names) - 1}, got {failing}")
@@ -92,30 +103,37 @@ def _check(section: SimulateSection, antennas: Antennas) -> None:
         raise RecipeError(f"simulate.array must have dishes of one size, got {antennas.diameter.min()} to {antennas.diameter.max()} m")
 
 
-def _fill(path: Path, section: SimulateSection, galaxy: GalaxySection, antennas: Antennas, blocks: list[Block], nodes: Nodes,
-          progress: Progress) -> None:
+def _fill(path: Path, plan: _Plan, progress: Progress) -> None:
     """Write signal, noise, weights and flags into an empty set, some rows at a time."""
+    section = plan.section
     table = import_casatools().table()
     table.open(str(path), nomodify=False)
     try:
-        every = [_rows_of_block(table, k, block, section) for k, block in enumerate(blocks)]
+        every = [_rows_of_block(table, k, block, section) for k, block in enumerate(plan.blocks)]
         chunks = sum(-(-rows.number.size // CHUNK_ROWS) for rows in every)
         progress.start("simulating visibilities", chunks * section.channels)
-        for k, (block, rows) in enumerate(zip(blocks, every, strict=True)):
+        for k, (block, rows) in enumerate(zip(plan.blocks, every, strict=True)):
             random = np.random.default_rng([section.seed, k])
-            relative = baseline_sigma(system_temperature(random, len(antennas.names)), rows.first, rows.second)
-            nominal = section.noise if section.noise > 0 else 1.0
-            sigma = relative * nominal * np.sqrt(np.sum(relative[~rows.dead] ** -2.0))
-            flux = channel_flux(nodes, block.frequency, width=section.channel_width, to_frame=block.topo_to_lsrk,
-                                rest_frequency=galaxy.rest_frequency, line_broadening=section.truth["line_broadening"],
+            sigma = _sigma(section, rows, len(plan.antennas.names), random)
+            flux = channel_flux(plan.nodes, block.frequency, width=section.channel_width, to_frame=block.topo_to_lsrk,
+                                rest_frequency=plan.galaxy.rest_frequency, line_broadening=section.truth["line_broadening"],
                                 averaging=section.averaging)
             for start in range(0, rows.number.size, CHUNK_ROWS):
                 part = slice(start, min(start + CHUNK_ROWS, rows.number.size))
-                signal = _signal(nodes, flux, block.frequency, rows.uvw[part], float(antennas.diameter[0]), progress)
-                _write_rows(table, rows, part, signal, sigma[part], section, random)
+                signal = _signal(plan, flux, block.frequency, rows.uvw[part], progress)
+                noise = correlated_noise(random, part.stop - part.start, section.channels, averaging=section.averaging)
+                _write_rows(table, section, rows, part, signal, sigma[part], noise)
         progress.done()
     finally:
         table.close()
+
+
+def _sigma(section: SimulateSection, rows: _Rows, antennas: int, random: np.random.Generator) -> Array:
+    """Noise per visibility and channel, Jy, shape (row, 2): such that all good rows together reach the recipe's, naturally weighted."""
+    relative = baseline_sigma(system_temperature(random, antennas), rows.first, rows.second)
+    nominal = section.noise if section.noise > 0 else 1.0
+    sigma: Array = relative * nominal * np.sqrt(np.sum(relative[~rows.dead] ** -2.0))
+    return sigma
 
 
 def _rows_of_block(table: Any, k: int, block: Block, section: SimulateSection) -> _Rows:
@@ -131,8 +149,9 @@ def _rows_of_block(table: Any, k: int, block: Block, section: SimulateSection) -
     return _Rows(number, first, second, table.getcol("UVW", start, count).T, dead)
 
 
-def _signal(nodes: Nodes, flux: Array, frequency: Array, uvw: Array, dish: float, progress: Progress) -> NDArray[np.complex128]:
+def _signal(plan: _Plan, flux: Array, frequency: Array, uvw: Array, progress: Progress) -> NDArray[np.complex128]:
     """Noiseless visibilities of some rows, Jy, shape (row, chan)."""
+    nodes, dish = plan.nodes, float(plan.antennas.diameter[0])
     out = np.empty((uvw.shape[0], frequency.size), dtype=np.complex128)
     for channel, hertz in enumerate(frequency):
         seen = flux[channel] * primary_beam(nodes.east, nodes.north, hertz, dish)
@@ -141,19 +160,18 @@ def _signal(nodes: Nodes, flux: Array, frequency: Array, uvw: Array, dish: float
     return out
 
 
-def _write_rows(table: Any, rows: _Rows, part: slice, signal: NDArray[np.complex128], sigma: Array, section: SimulateSection,
-                random: np.random.Generator) -> None:
+def _write_rows(table: Any, section: SimulateSection, rows: _Rows, part: slice, signal: NDArray[np.complex128], sigma: Array,  # noqa: PLR0913
+                noise: NDArray[np.complex128]) -> None:
     """Write DATA, WEIGHT, SIGMA, FLAG and FLAG_ROW of some rows. casatools' arrays are (polarisation, chan, row)."""
-    count, channels = signal.shape
-    noise = correlated_noise(random, count, channels, averaging=section.averaging)
-    data = signal[:, None, :] + (sigma[:, :, None] * noise if section.noise > 0 else 0.0 * noise)
+    scale = sigma[:, :, None] if section.noise > 0 else 0.0
+    data = signal[:, None, :] + scale * noise
     dead = rows.dead[part]
     data[dead] = GARBAGE * noise[dead]
     flag = np.zeros(data.shape, dtype=bool)
     if section.flagged_edge:
         flag[:, :, : section.flagged_edge] = flag[:, :, -section.flagged_edge :] = True
     flag[dead] = True
-    start = int(rows.number[part.start])
+    start, count = int(rows.number[part.start]), signal.shape[0]
     table.putcol("DATA", np.ascontiguousarray(data.transpose(1, 2, 0)), start, count)
     table.putcol("FLAG", np.ascontiguousarray(flag.transpose(1, 2, 0)), start, count)
     table.putcol("FLAG_ROW", dead, start, count)
@@ -161,8 +179,9 @@ def _write_rows(table: Any, rows: _Rows, part: slice, signal: NDArray[np.complex
     table.putcol("WEIGHT", np.ascontiguousarray(sigma.T**-2.0), start, count)
 
 
-def _truth(section: SimulateSection, galaxy: GalaxySection, blocks: list[Block]) -> dict[str, Any]:
+def _truth(plan: _Plan) -> dict[str, Any]:
     """What went in, for the report that compares."""
+    section, galaxy = plan.section, plan.galaxy
     return {
         "parameters": {name: float(value) for name, value in section.truth.items()},
         "distance": galaxy.distance,
@@ -177,14 +196,5 @@ def _truth(section: SimulateSection, galaxy: GalaxySection, blocks: list[Block])
         "seed": section.seed,
         "blocks": [{"date": date, "mjd_seconds": block.middle, "topo_to_lsrk": block.topo_to_lsrk,
                     "first_channel": float(block.frequency[0]), "last_channel": float(block.frequency[-1])}
-                   for date, block in zip(section.dates, blocks, strict=True)],
+                   for date, block in zip(section.dates, plan.blocks, strict=True)],
     }
-
-
-def _replace_folder(new: Path, old: Path) -> None:
-    """Put a folder where another may be; the other is removed only once the new one stands."""
-    aside = new.with_name("replaced")
-    if old.exists():
-        os.replace(old, aside)
-    os.replace(new, old)
-    shutil.rmtree(aside, ignore_errors=True)
