@@ -1,0 +1,80 @@
+"""Models by name: the checkout's ``models/<name>/`` first, then the copy inside the installed package, or any path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from supermage.errors import ModelFileError, nearest_name
+
+
+def _nuker_solve(folder: Path | None) -> Any:
+    from supermage.models.nuker_mge import NukerSolve  # noqa: PLC0415 - a model's code is imported when it is asked for
+
+    return NukerSolve()
+
+
+def _nuker_emulator(folder: Path | None) -> Any:
+    from supermage.models.nuker_emulator import load_emulator  # noqa: PLC0415
+
+    if folder is None:
+        raise ModelFileError("the model 'nuker-mge' must have a folder of weights, got none")
+    return load_emulator(folder)
+
+
+LOADERS: dict[str, Callable[[Path | None], Any]] = {"nuker-mge": _nuker_emulator, "nuker-mge-solve": _nuker_solve}
+"""Kind of model -> function of its artefact folder."""
+
+WITHOUT_ARTEFACT = frozenset({"nuker-mge-solve"})
+
+
+def artefact_folder(name: str) -> Path:
+    """Folder that holds a named model's artefact.
+
+    Raises
+    ------
+    ModelFileError
+        If neither the checkout nor the installed package has it.
+    """
+    package = Path(__file__).resolve().parent.parent
+    candidates = (package.parent / "models" / name / "artefact", package / "_models" / name / "artefact")
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    raise ModelFileError(f"the model '{name}' must have its files in {candidates[0]} or {candidates[1]}, got neither")
+
+
+def load_model(name_or_path: str | Path) -> Any:
+    """Load a trained model, frozen.
+
+    Parameters
+    ----------
+    name_or_path
+        A name such as ``"nuker-mge"`` or ``"nuker-mge-solve"``, or the folder of an artefact (or its parent).
+
+    Raises
+    ------
+    ModelFileError
+        If the name is unknown, or the files are missing, altered or of another version.
+    """
+    name = str(name_or_path)
+    if isinstance(name_or_path, str) and name in LOADERS:
+        return LOADERS[name](None if name in WITHOUT_ARTEFACT else artefact_folder(name))
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        raise ModelFileError(f"a model must be one of {', '.join(LOADERS)} or a folder, got {name!r}{nearest_name(name, LOADERS)}")
+    if (folder / "artefact").is_dir():
+        folder = folder / "artefact"
+    kind = _kind(folder)
+    if kind not in LOADERS:
+        raise ModelFileError(f"{folder}: a model must be of a known kind ({', '.join(LOADERS)}), got {kind!r}")
+    return LOADERS[kind](folder)
+
+
+def _kind(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "model.json").read_text(encoding="utf-8"))["kind"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ModelFileError(f"a model's folder must hold a readable model.json, got {folder}") from None
