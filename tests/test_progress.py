@@ -92,6 +92,7 @@ def test_every_progress_obeys_the_protocol(progress: Progress) -> None:
     progress.done()
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (3600, "1 h 00 min"), (7500, "2 h 05 min")])
+@pytest.mark.parametrize(("seconds", "words"), [
+    (0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (3600, "1 h 00 min"), (7500, "2 h 05 min")])
 def test_duration_in_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words

@@ -1,0 +1,306 @@
+"""The tables of a recipe and their keys. The line below a key says what it is and its unit; the documentation shows the same lines."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from supermage.errors import nearest_name
+
+PARAMETER_NAMES = ("scale_length", "log10_mbh", "inclination", "qintr", "alpha", "gamma_minus_beta", "gamma", "break_r", "intensity_rb",
+                   "PA", "line_broadening", "systemic_velocity", "x", "y", "Flux")
+
+HALO_NAMES = ("halo_log10_m200", "halo_log10_c")
+
+
+def _in_hertz(least: float) -> AfterValidator:
+    def check(value: float) -> float:
+        if not value >= least:
+            raise ValueError(f"a frequency must be in Hz and at least {least:g} here, got {value}: GHz or MHz passed for Hz?")
+        return value
+    return AfterValidator(check)
+
+
+Hertz = Annotated[float, _in_hertz(1e6)]
+ChannelWidth = Annotated[float, _in_hertz(100.0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A table of a recipe: unknown keys are refused, values are frozen."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class GalaxySection(Section):
+    """The galaxy: name, angular-diameter distance (Mpc), line and its rest frequency (Hz)."""
+
+    name: str
+    """Name, as reports show it."""
+    distance: Positive
+    """Angular-diameter distance, Mpc."""
+    line: str = "CO(2-1)"
+    """Name of the spectral line."""
+    rest_frequency: Hertz = 230.538e9
+    """Rest frequency of the line, Hz."""
+
+
+class Antennas(Section):
+    """One failing antenna of a simulated observation: its number, and the fraction of the block after which it is silent."""
+
+    failing: int | None = 7
+    """Number of the failing antenna."""
+    fails_after: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """Fraction of each block after which it is silent; 1: it does not fail."""
+
+
+class SimulateSection(Section):
+    """A mock measurement set: array, blocks, channels, noise and the true parameters (names and units of Table 1)."""
+
+    output: str
+    """Measurement set to write; the truth is written beside it."""
+    array: str = "alma.cycle6.4"
+    """Antenna configuration, one of CASA's."""
+    right_ascension: str = "12h48m35.9s"
+    """Phase centre, J2000."""
+    declination: str = "-05d48m03s"
+    """Phase centre, J2000."""
+    dates: Annotated[tuple[str, ...], Field(min_length=1)] = ("2018-11-20", "2019-04-02")
+    """One execution block on each date."""
+    minutes: Positive = 5.0
+    """Length of a block, min."""
+    integration: Positive = 10.0
+    """Length of an integration, s."""
+    channels: Annotated[int, Field(ge=4)] = 64
+    """Number of channels."""
+    channel_width: ChannelWidth = 15.625e6
+    """Width of a channel, Hz."""
+    noise: Annotated[float, Field(ge=0)] = 6e-4
+    """Noise per channel and block at natural weighting, Jy."""
+    averaging: Literal[1, 2, 4] = 1
+    """Online averaging N of the correlator, in channels."""
+    flagged_edge: Annotated[int, Field(ge=0)] = 4
+    """Channels flagged on each side of the band."""
+    antennas: Antennas = Antennas()
+    """The failing antenna."""
+    seed: int = 1
+    """Seed of the noise."""
+    truth: dict[str, float]
+    """Every parameter of Table 1, in its units."""
+
+    @field_validator("truth")
+    @classmethod
+    def _truth_is_complete(cls, truth: dict[str, float]) -> dict[str, float]:
+        for name in truth:
+            if name not in PARAMETER_NAMES:
+                raise ValueError(f"unknown parameter '{name}'{nearest_name(name, PARAMETER_NAMES)}")
+        missing = [name for name in PARAMETER_NAMES if name not in truth]
+        if missing:
+            raise ValueError(f"truth must give every parameter, {', '.join(missing)} missing")
+        return truth
+
+    @model_validator(mode="after")
+    def _some_channels_stay(self) -> SimulateSection:
+        if 2 * self.flagged_edge >= self.channels:
+            raise ValueError(f"flagged_edge must leave channels between the edges, got {self.flagged_edge} of {self.channels} on each side")
+        return self
+
+
+class CalibrateStep(Section):
+    """One casatasks call: the task's name and its arguments."""
+
+    task: str
+    """Name of the casatasks task."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Its arguments; `{input}`, `{output}` and `{casadata}` stand for the paths."""
+
+
+class CalibrateSection(Section):
+    """casatasks steps, run in order in one subprocess inside ``work`` with their log kept there."""
+
+    work: str = "products"
+    """Folder in which the tasks run."""
+    log: str = "calibrate.log"
+    """File in it that keeps their log."""
+    input: str
+    """Raw data."""
+    output: str
+    """Calibrated measurement set."""
+    steps: Annotated[tuple[CalibrateStep, ...], Field(min_length=1)]
+    """The tasks, in order."""
+
+
+class GridSection(Section):
+    """The image grid: pixels along a side and their width (arcsec)."""
+
+    n_pixel: int
+    """Pixels along a side, even."""
+    pixel_scale: Positive
+    """Width of a pixel, arcsec."""
+
+    @field_validator("n_pixel")
+    @classmethod
+    def _even(cls, n_pixel: int) -> int:
+        if n_pixel < 8 or n_pixel % 2:
+            raise ValueError(f"must be even and at least 8, got {n_pixel}")
+        return n_pixel
+
+
+class ReduceSection(Section):
+    """Measurement set to gridded visibilities."""
+
+    measurement_set: str
+    """Calibrated measurement set."""
+    output: str
+    """Gridded visibilities to write (netCDF)."""
+    grid: GridSection
+    """The image grid, which decides the uv cells."""
+    field: str | None = None
+    """Name of the field; needed where the set has several."""
+    spectral_window: int | None = None
+    """Number of the spectral window; absent: those that hold the line."""
+    velocity_range: tuple[float, float]
+    """First and last velocity to keep, km/s, in the frame and convention below."""
+    frame: Literal["LSRK", "BARY", "TOPO"] = "LSRK"
+    """Velocity frame."""
+    convention: Literal["radio", "optical"] = "radio"
+    """Velocity convention."""
+    averaging: int | None = None
+    """Online channel averaging N; read from the set when absent."""
+    hanning: bool | None = None
+    """Whether the correlator Hanning-smoothed; read from the set when absent."""
+    dish_diameter: float | None = None
+    """Dish diameter, m; read from the ANTENNA table when absent."""
+    primary_beam_factor: Positive = 1.13
+    """FWHM of the primary beam in wavelengths over dish diameter; 1.13 is ALMA's."""
+    chunk_rows: Annotated[int, Field(gt=0)] = 2000
+    """Rows read at a time."""
+
+    @field_validator("velocity_range")
+    @classmethod
+    def _ascending(cls, velocity_range: tuple[float, float]) -> tuple[float, float]:
+        if not velocity_range[0] < velocity_range[1]:
+            raise ValueError(f"the first velocity must be below the second, got {velocity_range[0]} >= {velocity_range[1]}")
+        return velocity_range
+
+
+class Prior(Section):
+    """A uniform prior, or a fixed value when ``fixed`` is given."""
+
+    lower: float | None = None
+    """Lower bound, in the parameter's unit."""
+    upper: float | None = None
+    """Upper bound, in the parameter's unit."""
+    fixed: float | None = None
+    """Value that is held, in place of the bounds."""
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Prior:
+        if self.fixed is not None and (self.lower is not None or self.upper is not None):
+            raise ValueError("a prior needs lower and upper, or fixed, got both")
+        if self.fixed is None:
+            if self.lower is None or self.upper is None:
+                raise ValueError("a prior needs lower and upper, or fixed")
+            if not self.lower < self.upper:
+                raise ValueError(f"lower must be below upper, got {self.lower} >= {self.upper}")
+        return self
+
+
+class ModelSection(Section):
+    """What is fitted: mass model, likelihood, and numerical choices of the forward model."""
+
+    emulator: str = "nuker-mge"
+    """Name or path of the stellar mass model, see `supermage.load_model`."""
+    halo: Literal["none", "nfw"] = "none"
+    """Dark halo added to the mass model."""
+    likelihood: Literal["student_t", "paper"] = "student_t"
+    """Student's t, or the paper's Gaussian with sigma x 2."""
+    continuum: bool = True
+    """Whether a flat continuum is marginalised."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Precision of the forward model; chi-squared is always summed in double precision."""
+    subpixels: Annotated[int, Field(ge=1)] = 2
+    """Sub-pixels along a side of a pixel."""
+    centre_pixels: Annotated[int, Field(ge=0)] = 6
+    """Side of the central square that is refined further, pixels."""
+    centre_subpixels: Annotated[int, Field(ge=1)] = 12
+    """Sub-pixels along a side of a pixel in it."""
+
+
+class SamplerSection(Section):
+    """Starts, warm-up and draws. ``kernel`` names a kernel of ``supermage.inference.kernels``."""
+
+    kernel: str = "mala"
+    """Name of the kernel."""
+    chains: Annotated[int, Field(ge=2)] = 4
+    """Independent chains."""
+    processes: Annotated[int, Field(ge=1)] = 2
+    """Processes that share them."""
+    starts: Annotated[int, Field(ge=1)] = 200
+    """Random starts of the search for optima."""
+    optima: Annotated[int, Field(ge=1)] = 4
+    """Optima around which chains start."""
+    warmup: tuple[int, ...] = (200, 300, 500)
+    """Steps in each warm-up stage; the metric is renewed after each."""
+    draws: Annotated[int, Field(ge=1)] = 2000
+    """Draws kept of each chain."""
+    segment: Annotated[int, Field(ge=1)] = 250
+    """Draws between checkpoints."""
+    ridge_frac: Annotated[float, Field(ge=0)] = 1e-6
+    """Ridge of the metric as a share of its diagonal's median (Yantovski-Barth et al., Appendix C.1)."""
+    ridge_min: Annotated[float, Field(ge=0)] = 1e-10
+    """Least ridge."""
+    target_acceptance: Annotated[float, Field(gt=0, lt=1)] = 0.574
+    """Acceptance that the step size is tuned to."""
+    overdispersion: Positive = 3.0
+    """Spread of the starts in widths of the Laplace approximation."""
+    seed: int = 1
+    """Seed of everything random."""
+    start: dict[str, float] | None = None
+    """A start of the user's own, inside the priors."""
+
+
+class FitSection(Section):
+    """Gridded visibilities to posterior."""
+
+    visibilities: str
+    """Gridded visibilities."""
+    output: str
+    """Posterior to write (netCDF)."""
+    priors: dict[str, Prior] = Field(default_factory=dict)
+    """Priors by parameter; those of Table 1 otherwise."""
+    model: ModelSection = ModelSection()
+    """What is fitted."""
+    sampler: SamplerSection = SamplerSection()
+    """How it is sampled."""
+    truth: str | None = None
+    """JSON of true values, written by `supermage simulate`; the report shows them."""
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> FitSection:
+        known = (*PARAMETER_NAMES, *(HALO_NAMES if self.model.halo == "nfw" else ()))
+        for table, names in (("priors", self.priors), ("sampler.start", self.sampler.start or {})):
+            for name in names:
+                if name in HALO_NAMES and name not in known:
+                    raise ValueError(f"{table} may name a halo's parameters only with model.halo = 'nfw', got '{name}'")
+                if name not in known:
+                    raise ValueError(f"{table} must name parameters of the model, got '{name}'{nearest_name(name, known)}")
+        for name, value in (self.sampler.start or {}).items():
+            prior = self.priors.get(name)
+            if prior is not None and prior.lower is not None and prior.upper is not None and not prior.lower <= value <= prior.upper:
+                raise ValueError(f"a start must lie inside the priors, {name} in [{prior.lower}, {prior.upper}], got {value}")
+        return self
+
+
+class TrainSection(Section):
+    """Training of a model; the keys that one kind of model needs are checked by that kind."""
+
+    kind: str
+    """Kind of model."""
+    output: str = "artefact"
+    """Folder of the weights."""
+    seed: int = 1
+    """Seed of everything random."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keys of this kind of model."""
