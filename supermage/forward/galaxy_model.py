@@ -1,0 +1,358 @@
+"""GalaxyModel: from the 15 parameters to visibilities, and to a cube for pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from supermage.constants import ARCSEC, GRAVITATIONAL_CONSTANT, SPEED_OF_LIGHT_M_S, pc_per_arcsec
+from supermage.data_reduction.grid import UVGrid
+from supermage.errors import DomainError
+from supermage.forward.channels import ChannelResponse
+from supermage.forward.cube import SkySampler, channel_flux
+from supermage.forward.disc import disc_nodes, exponential_disc, line_of_sight_velocity, sky_to_disc, unresolved_variance
+from supermage.forward.velocity import ScaleFreeCurve, nfw_velocity_squared
+from supermage.forward.visibilities import (
+    SUPPORT,
+    TWO_PI,
+    CellBasis,
+    CellGeometry,
+    DiscTransform,
+    cell_basis,
+    cell_geometry,
+    cell_weights,
+    derivative_weights,
+    interpolate,
+)
+
+Theta = Mapping[str, Tensor]
+Component = Literal["total", "black_hole", "stars", "halo"]
+COMPONENTS: tuple[Component, ...] = ("total", "black_hole", "stars", "halo")
+_LEAST_SQUARE = 1e-4
+_FWHM = math.sqrt(8.0 * math.log(2.0))
+
+
+class ShapeModel(Protocol):
+    """What an emulator offers: Gaussians of fixed widths (in break radii) and their weights for a profile of unit density at the break."""
+
+    width_ratio: Tensor
+
+    def weights(self, alpha: Tensor, beta: Tensor, gamma: Tensor) -> Tensor:
+        """Peak surface densities, shape (..., gauss)."""
+        ...
+
+
+class GalaxyModel(nn.Module):
+    """Forward model of a thin, rotating, exponential gas disc around a Nuker spheroid and a black hole.
+
+    Parameters
+    ----------
+    grid
+        Geometry of image and cells.
+    frequency
+        TOPO channel centres, Hz, shape (block, chan), evenly spaced in each block.
+    topo_to_frame
+        Factor from TOPO to the velocity frame, shape (block,).
+    rest_frequency, convention
+        Hz; ``"radio"`` or ``"optical"``.
+    hanning, averaging
+        Correlator settings: Hanning-smoothed or not, native channels averaged online.
+    cell_u, cell_v
+        Occupied cells of the half plane, shape (cell,).
+    offset_mean, offset_second
+        In-cell moments of the visibilities' offsets, m and m^2, shapes (block, chan, cell, 2) and (block, chan, cell, 3).
+    distance
+        Angular-diameter distance, Mpc.
+    emulator
+        See :class:`ShapeModel`.
+    dish_diameter, primary_beam_factor
+        Dish diameter, m (None: no primary beam), and FWHM in lambda / D. The beam is taken at the mean frequency.
+    dtype
+        Of the heavy arithmetic, float32 or float64.
+    subpixels, centre_pixels, centre_subpixels
+        Sampling of :meth:`cube`, the image for pictures; :meth:`visibilities` does not use it.
+    halo
+        ``"none"`` or ``"nfw"`` (parameters ``halo_log10_m200``, ``halo_log10_c``).
+    node_density
+        Factor on the number of quadrature nodes along each axis of the disc.
+
+    Notes
+    -----
+    Parameters are a mapping of the names of Table 1 to 0-d tensors: see :data:`supermage.recipe.PARAMETER_NAMES`. Line-of-sight velocity is
+    ``systemic + v_c sin i cos(azimuth)`` in the chosen convention. The disc ends at 0.7 fields of view.
+    Source: Yantovski-Barth et al., section 2.3 and Table 1; ours integrates in the disc plane instead of on sky pixels.
+
+    Raises
+    ------
+    DomainError
+        If shapes or numbers break their rules.
+    """
+
+    node_radius: Tensor
+    node_area: Tensor
+    node_cosine: Tensor
+    edges: Tensor
+    response: Tensor
+
+    def __init__(
+        self,
+        grid: UVGrid,
+        *,
+        frequency: NDArray[np.float64],
+        topo_to_frame: NDArray[np.float64],
+        rest_frequency: float,
+        convention: str,
+        hanning: bool,
+        averaging: int,
+        cell_u: NDArray[np.int32],
+        cell_v: NDArray[np.int32],
+        offset_mean: NDArray[np.float64],
+        offset_second: NDArray[np.float64],
+        distance: float,
+        emulator: ShapeModel,
+        dish_diameter: float | None,
+        primary_beam_factor: float,
+        dtype: torch.dtype = torch.float32,
+        subpixels: int = 2,
+        centre_pixels: int = 6,
+        centre_subpixels: int = 12,
+        halo: str = "none",
+        node_density: float = 1.0,
+    ) -> None:
+        super().__init__()
+        settings: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "grid", "__class__", "settings")}
+        self._settings = settings
+        if not distance > 0:
+            raise DomainError(f"distance must be positive (Mpc), got {distance}")
+        if halo not in ("none", "nfw"):
+            raise DomainError(f"halo must be 'none' or 'nfw', got {halo!r}")
+        self.grid, self.halo, self.dtype, self.emulator = grid, halo, dtype, emulator
+        self.scale = pc_per_arcsec(distance)
+        self.curve = ScaleFreeCurve(emulator.width_ratio)
+        frequency = np.asarray(frequency, dtype=np.float64)
+        self.channels = ChannelResponse(frequency, topo_to_frame, rest_frequency, convention, hanning=hanning, averaging=averaging)
+        self.reference_velocity = float(self.channels.edges.mean())
+        self._store("edges", self.channels.edges - self.reference_velocity, dtype)
+        self._store("response", self.channels.matrix, dtype)
+        stretch = frequency / grid.reference_frequency
+        geometry = cell_geometry(
+            np.stack([cell_u, cell_v], axis=-1).astype(np.int64),
+            np.asarray(offset_mean, dtype=np.float64),
+            np.asarray(offset_second, dtype=np.float64),
+            cell_size=grid.cell_size,
+            reference_frequency=grid.reference_frequency,
+        )
+        self._store_cells(geometry, stretch)
+        self.disc_radius = 0.7 * grid.field_of_view
+        nodes = disc_nodes(self.disc_radius, 1.0 / geometry.longest, density=node_density)
+        self._store("node_along", nodes.along, dtype)
+        self._store("node_across", nodes.across, dtype)
+        self._store("node_radius", nodes.radius, dtype)
+        self._store("node_cosine", nodes.along / nodes.radius, dtype)
+        self._store("node_area", 2.0 * nodes.area, dtype)
+        self._store("log_radius", np.log(nodes.radius * self.scale), torch.float64)
+        self.transform = DiscTransform(nodes, geometry.longest, stretch, dtype=dtype)
+        self.longest = geometry.longest
+        self.beam_deviation = self._beam_deviation(dish_diameter, primary_beam_factor, float(frequency.mean()))
+        self.sampler = SkySampler(grid.axis, subpixels=subpixels, centre_pixels=centre_pixels, centre_subpixels=centre_subpixels)
+
+    def _store(self, name: str, value: NDArray[np.float64], dtype: torch.dtype) -> None:
+        self.register_buffer(name, torch.tensor(np.asarray(value), dtype=dtype), persistent=False)
+
+    def _store_cells(self, geometry: CellGeometry, stretch: NDArray[np.float64]) -> None:
+        self._store("stretch", stretch, torch.float64)
+        self._store("position", geometry.position, torch.float64)
+        self._store("spread", geometry.spread, torch.float64)
+        self.channels_differ = geometry.shift is not None
+        if geometry.shift is not None and geometry.extra_spread is not None:
+            self._store("shift", geometry.shift, self.dtype)
+            self._store("extra_spread", geometry.extra_spread, self.dtype)
+
+    @staticmethod
+    def _beam_deviation(dish_diameter: float | None, factor: float, frequency: float) -> float | None:
+        if dish_diameter is None:
+            return None
+        if not (dish_diameter > 0 and factor > 0):
+            raise DomainError(f"dish_diameter (m) and primary_beam_factor must be positive, got {dish_diameter} and {factor}")
+        return factor * SPEED_OF_LIGHT_M_S / frequency / dish_diameter / ARCSEC / _FWHM
+
+    def circular_velocity(self, theta: Theta, radius_arcsec: Float[Tensor, "radius"], component: Component = "total") -> Float[Tensor, "radius"]:
+        """Circular velocity, km/s, at radii in the disc, arcsec; of one component, or of all together.
+
+        Raises
+        ------
+        DomainError
+            If the component is unknown.
+        """
+        if component not in COMPONENTS:
+            raise DomainError(f"component must be one of {', '.join(COMPONENTS)}, got {component!r}")
+        log_radius = torch.log(torch.as_tensor(radius_arcsec, dtype=torch.float64) * self.scale)
+        return _root(self._velocity_squared(_double(theta), log_radius, component))
+
+    def _velocity_squared(self, theta: Theta, log_radius: Tensor, component: Component) -> Tensor:
+        total = torch.zeros_like(log_radius)
+        if component in ("total", "stars"):
+            total = total + self._stars_squared(theta, log_radius)
+        if component in ("total", "black_hole"):
+            total = total + GRAVITATIONAL_CONSTANT * torch.exp(theta["log10_mbh"] * math.log(10.0) - log_radius)
+        if component in ("total", "halo") and self.halo == "nfw":
+            total = total + nfw_velocity_squared(torch.exp(log_radius), 10.0 ** theta["halo_log10_m200"], 10.0 ** theta["halo_log10_c"])
+        return total
+
+    def _stars_squared(self, theta: Theta, log_radius: Tensor) -> Tensor:
+        inclination = torch.deg2rad(theta["inclination"])
+        intrinsic = theta["qintr"]
+        observed = torch.sqrt((intrinsic * torch.sin(inclination)) ** 2 + torch.cos(inclination) ** 2)
+        weights = self.emulator.weights(theta["alpha"], theta["gamma"] - theta["gamma_minus_beta"], theta["gamma"])
+        curve = self.curve.velocity_squared(weights.to(torch.float64), intrinsic)
+        break_radius = theta["break_r"] * self.scale
+        strength = GRAVITATIONAL_CONSTANT * 10.0 ** theta["intensity_rb"] * break_radius * observed
+        return strength * self.curve.interpolate(curve, (log_radius - torch.log(break_radius)).flatten()).unflatten(0, log_radius.shape)
+
+    def visibilities(self, theta: Theta) -> Complex[Tensor, "block chan cell"]:
+        """Model visibilities, Jy: the mean over each cell's visibilities, in the half plane and sign of the gridded data.
+
+        Raises
+        ------
+        DomainError
+            If the scale length is not positive (there is no disc) or the inclination lies outside [0, 90) deg.
+        """
+        theta = _double(theta)
+        inclination, angle = torch.deg2rad(theta["inclination"]), torch.deg2rad(theta["PA"])
+        _check(theta)
+        line = self._line(theta, inclination, angle)
+        table = self.transform(line, self._rows(inclination))
+        basis = cell_basis(self.position, self.transform.step, angle, inclination)
+        centre = (theta["x"], theta["y"])
+        phase = TWO_PI * (self.position[..., 0] * centre[0] + self.position[..., 1] * centre[1])
+        slope = self._beam_slope(centre, inclination, angle)
+        weights = cell_weights(basis, self.spread, centre, slope)
+        result = self._gather(table, weights, basis, phase)
+        if self.channels_differ:
+            result = result + self._single_channels(table, basis, phase, centre)
+        return torch.view_as_complex(result.contiguous())
+
+    def _gather(self, table: Tensor, weights: tuple[Tensor, Tensor], basis: CellBasis, phase: Tensor) -> Tensor:
+        cast_weights = (weights[0].to(self.dtype), weights[1].to(self.dtype))
+        return interpolate(table, cast_weights, basis, phase, self.stretch)
+
+    def _single_channels(self, table: Tensor, basis: CellBasis, phase: Tensor, centre: tuple[Tensor, Tensor]) -> Tensor:
+        """What channels whose moments differ from the cell's common ones add, to second order."""
+        extra = self.extra_spread.unsqueeze(-2)
+        terms: tuple[tuple[tuple[int, ...], Tensor], ...] = (
+            ((0,), self.shift[..., :1]),
+            ((1,), self.shift[..., 1:]),
+            ((0, 0), 0.5 * extra[..., 0]),
+            ((0, 1), extra[..., 1]),
+            ((1, 1), 0.5 * extra[..., 2]),
+        )
+        parts = [factor * self._gather(table, derivative_weights(basis, centre, order), basis, phase) for order, factor in terms]
+        return parts[0] + parts[1] + parts[2] + parts[3] + parts[4]
+
+    def _rows(self, inclination: Tensor) -> int:
+        """Rows of the table that the inclination calls for (all of them where its value cannot be looked at, under vmap)."""
+        value = _value(inclination)
+        if value is None:
+            return self.transform.rows
+        return min(self.transform.rows, math.ceil(self.longest * abs(math.cos(value)) / self.transform.step) + SUPPORT)
+
+    def _line(self, theta: Theta, inclination: Tensor, angle: Tensor) -> Float[Tensor, "block chan y side*x"]:
+        squared = self._velocity_squared(theta, self.log_radius, "total").to(self.dtype)
+        velocity = _root(squared) * (torch.sin(inclination).to(self.dtype) * self.node_cosine)
+        deviation = torch.sqrt(theta["line_broadening"].to(self.dtype) ** 2 + unresolved_variance(velocity))
+        flux = exponential_disc(self.node_radius, theta["scale_length"].to(self.dtype), theta["Flux"].to(self.dtype)) * self.node_area
+        sides = flux.unsqueeze(1) * self._beam(theta, inclination, angle)
+        systemic = (theta["systemic_velocity"] - self.reference_velocity).to(self.dtype)
+        both = torch.stack([systemic + velocity, systemic - velocity], dim=1)
+        deviation = deviation.unsqueeze(1).expand_as(both)
+        line = channel_flux(self.edges, self.response, both.flatten(), deviation.flatten(), sides.expand_as(both).flatten())
+        return line.unflatten(-1, (both.shape[0], -1))
+
+    def _beam(self, theta: Theta, inclination: Tensor, angle: Tensor) -> Tensor:
+        """Primary beam at the nodes, even part in the minor-axis coordinate, shape (y, side, x)."""
+        if self.beam_deviation is None:
+            return torch.ones((), dtype=self.dtype, device=self.edges.device)
+        along, across = _project(theta["x"], theta["y"], angle)
+        variance = self.beam_deviation**2
+        x = torch.stack([self.node_along, -self.node_along]) + along.to(self.dtype)
+        y = self.node_across * torch.cos(inclination).to(self.dtype)
+        across = across.to(self.dtype)
+        major = torch.exp(-(x**2) / (2 * variance))
+        minor = torch.exp(-(y**2 + across**2) / (2 * variance)) * torch.cosh(y * across / variance)
+        return minor[:, None, None] * major
+
+    def _beam_slope(self, centre: tuple[Tensor, Tensor], inclination: Tensor, angle: Tensor) -> Tensor | None:
+        if self.beam_deviation is None:
+            return None
+        return _project(centre[0], centre[1], angle)[1] * torch.cos(inclination) / (TWO_PI * self.beam_deviation**2)
+
+    def cube(self, theta: Theta, *, primary_beam: bool = True) -> Float[Tensor, "block chan y x"]:
+        """Image of every channel, Jy per pixel, integrated over pixels by sampling, at the true centre.
+
+        Raises
+        ------
+        DomainError
+            As :meth:`visibilities`.
+        """
+        theta = _double(theta)
+        _check(theta)
+        inclination, angle = torch.deg2rad(theta["inclination"]), torch.deg2rad(theta["PA"])
+
+        def emission(east: Tensor, north: Tensor, area: float) -> Tensor:
+            along, across = sky_to_disc(east - theta["x"], north - theta["y"], angle, inclination)
+            radius = torch.sqrt(along**2 + across**2 + _LEAST_SQUARE * self.grid.pixel_scale**2)
+            circular = _root(self._velocity_squared(theta, torch.log(radius * self.scale), "total"))
+            velocity = line_of_sight_velocity(circular, along, radius, inclination) + theta["systemic_velocity"] - self.reference_velocity
+            flux = exponential_disc(radius, theta["scale_length"], theta["Flux"]) * area / torch.cos(inclination)
+            if primary_beam and self.beam_deviation is not None:
+                flux = flux * torch.exp(-(east**2 + north**2) / (2 * self.beam_deviation**2))
+            deviation = theta["line_broadening"].expand_as(velocity)
+            lines = (item.to(self.dtype).flatten() for item in (velocity, deviation, flux))
+            return channel_flux(self.edges, self.response, *lines).unflatten(-1, east.shape)
+
+        centre = (_value(theta["x"]) or 0.0, _value(theta["y"]) or 0.0)
+        return self.sampler.integrate(emission, centre, self.edges)
+
+    def discretisation_error(self, theta: Theta) -> float:
+        """Rms difference, relative to the rms signal, from a model with twice the nodes along each axis."""
+        finer = GalaxyModel(self.grid, **{**self._settings, "node_density": 2.0 * cast(float, self._settings["node_density"])})
+        with torch.no_grad():
+            here, there = self.visibilities(theta).to(torch.complex128), finer.visibilities(theta).to(torch.complex128)
+        return float(torch.linalg.vector_norm(here - there) / torch.linalg.vector_norm(there))
+
+
+def _double(theta: Theta) -> dict[str, Tensor]:
+    return {name: torch.as_tensor(value).to(torch.float64) for name, value in theta.items()}
+
+
+def _root(squared: Tensor) -> Tensor:
+    """Square root, with a floor that keeps its gradient finite where signed Gaussians push outwards."""
+    return torch.sqrt(squared.clamp(min=_LEAST_SQUARE))
+
+
+def _project(east: Tensor, north: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    sine, cosine = torch.sin(angle), torch.cos(angle)
+    return east * sine + north * cosine, north * sine - east * cosine
+
+
+def _value(item: Tensor) -> float | None:
+    """The number in a 0-d tensor, or None under vmap, where there is none to look at."""
+    try:
+        return float(item.detach().item())
+    except RuntimeError:
+        return None
+
+
+def _check(theta: Theta) -> None:
+    scale_length, inclination = _value(theta["scale_length"]), _value(theta["inclination"])
+    if scale_length is not None and not scale_length > 0:
+        raise DomainError(f"scale_length must be positive (arcsec; 0 is no disc), got {scale_length}")
+    if inclination is not None and not 0 <= inclination < 90:  # noqa: PLR2004
+        raise DomainError(f"inclination must lie in [0, 90) deg, got {inclination}")
