@@ -1,0 +1,178 @@
+"""Streaming visibilities onto the uv grid: weighted sums, offsets' moments and what the noise needs, in one pass and bounded memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from supermage.data_reduction.grid import UVGrid
+from supermage.data_reduction.visibilities import VisibilityChunk
+
+FloatArray = NDArray[np.float64]
+
+SUMS = ("weight", "real", "imaginary", "u", "v", "uu", "uv", "vv", "square", "difference_square")
+_N_SUMS = len(SUMS)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockSums:
+    """Sums over the visibilities of one execution block in its occupied cells.
+
+    With weights w, data x, offsets d from the cell's centre, and the difference x1 - x2 of the parallel hands with its weight
+    w1 w2 / (w1 + w2):
+
+    Attributes
+    ----------
+    cell_u, cell_v
+        Cell indices, shape (cell,), ordered by u, then v.
+    weight, mean
+        Sum of w and weighted mean of x (0 where empty), shape (chan, cell).
+    offset_mean, offset_second
+        Weighted means of d (chan, cell, 2), m, and of its products uu, uv, vv (chan, cell, 3), m^2.
+    scatter
+        Sum of w |x - mean|^2, shape (chan, cell).
+    count
+        Number of x, shape (chan, cell).
+    difference_square, difference_count
+        Sum of w1 w2 / (w1 + w2) |x1 - x2|^2, and number of differences, shape (chan, cell).
+    beyond
+        Number of x that fell beyond the grid.
+    """
+
+    cell_u: NDArray[np.int32]
+    cell_v: NDArray[np.int32]
+    weight: FloatArray
+    mean: NDArray[np.complex128]
+    offset_mean: FloatArray
+    offset_second: FloatArray
+    scatter: FloatArray
+    count: NDArray[np.int32]
+    difference_square: FloatArray
+    difference_count: NDArray[np.int32]
+    beyond: int
+
+
+class BlockGridder:
+    """Accumulates one execution block. Memory grows with the occupied cells, never with the number of visibilities.
+
+    Every visibility counts once, in the half plane u >= 0: one with u < 0 (or u = 0 and v < 0) is conjugated and its (u, v) negated.
+    It falls into the cell whose centre is nearest.
+
+    Parameters
+    ----------
+    grid
+        The geometry.
+    n_channel
+        Channels of the block.
+    """
+
+    def __init__(self, grid: UVGrid, n_channel: int) -> None:
+        self.grid, self.n_channel, self.beyond = grid, n_channel, 0
+        side = grid.n_pixel + 1
+        self._slots = np.full((grid.n_pixel // 2 + 1) * side, -1, dtype=np.int64)
+        self._cells = np.empty(0, dtype=np.int64)
+        self._sums = np.zeros((0, n_channel, _N_SUMS))
+        self._counts = np.zeros((0, n_channel, 2), dtype=np.int32)
+
+    def add(self, chunk: VisibilityChunk) -> None:
+        """Add a chunk of visibilities."""
+        cell, folded = _locate(np.ascontiguousarray(chunk.uvw), self.grid.cell_size, self.grid.n_pixel // 2)
+        inside = cell >= 0
+        self.beyond += int(np.count_nonzero(chunk.weight[~inside]))
+        self._make_room(cell[inside])
+        slot = np.where(inside, self._slots[cell], -1)
+        _accumulate(slot, folded, np.ascontiguousarray(chunk.data), np.ascontiguousarray(chunk.weight), self._sums, self._counts)
+
+    def _make_room(self, cells: NDArray[np.int64]) -> None:
+        new = np.unique(cells[self._slots[cells] < 0])
+        if not new.size:
+            return
+        used = self._cells.size
+        self._slots[new] = np.arange(used, used + new.size)
+        self._cells = np.concatenate([self._cells, new])
+        if self._cells.size > self._sums.shape[0]:
+            room = max(self._cells.size, min(2 * self._sums.shape[0], self._slots.size))
+            sums, counts = np.zeros((room, self.n_channel, _N_SUMS)), np.zeros((room, self.n_channel, 2), dtype=np.int32)
+            sums[:used], counts[:used] = self._sums[:used], self._counts[:used]
+            self._sums, self._counts = sums, counts
+
+    def finish(self) -> BlockSums:
+        """The sums over everything added, in the cells that hold at least one visibility."""
+        counts = self._counts[:self._cells.size]
+        occupied = np.flatnonzero(counts[:, :, 0].any(axis=1))
+        order = occupied[np.argsort(self._cells[occupied])]
+        sums = {name: np.ascontiguousarray(self._sums[order, :, i].T) for i, name in enumerate(SUMS)}
+        weight = sums["weight"]
+        safe = np.where(weight > 0, weight, 1.0)
+        mean = (sums["real"] + 1j * sums["imaginary"]) / safe
+        side = self.grid.n_pixel + 1
+        return BlockSums(
+            cell_u=(self._cells[order] // side).astype(np.int32), cell_v=(self._cells[order] % side - side // 2).astype(np.int32), weight=weight,
+            mean=mean, offset_mean=np.stack([sums["u"] / safe, sums["v"] / safe], axis=-1),
+            offset_second=np.stack([sums[name] / safe for name in ("uu", "uv", "vv")], axis=-1),
+            scatter=np.maximum(sums["square"] - weight * np.abs(mean) ** 2, 0.0), count=np.ascontiguousarray(counts[order, :, 0].T),
+            difference_square=sums["difference_square"], difference_count=np.ascontiguousarray(counts[order, :, 1].T), beyond=self.beyond)
+
+
+@numba.njit(nogil=True)
+def _locate(uvw, cell_size, half):  # type: ignore[no-untyped-def]  # compiled
+    """Cell number (-1 beyond the grid), and per row (sign, offset u, offset v) after folding."""
+    n_row = uvw.shape[0]
+    cell = np.empty(n_row, dtype=np.int64)
+    folded = np.empty((n_row, 3))
+    for row in range(n_row):
+        u, v = uvw[row, 0], uvw[row, 1]
+        sign = -1.0 if (u < 0.0 or (u == 0.0 and v < 0.0)) else 1.0
+        u, v = sign * u, sign * v
+        iu, iv = np.rint(u / cell_size), np.rint(v / cell_size)
+        folded[row, 0], folded[row, 1], folded[row, 2] = sign, u - iu * cell_size, v - iv * cell_size
+        if iu <= half and -half <= iv <= half:
+            cell[row] = int(iu) * (2 * half + 1) + int(iv) + half
+        else:
+            cell[row] = -1
+    return cell, folded
+
+
+@numba.njit(nogil=True)
+def _accumulate(slot, folded, data, weight, sums, counts):  # type: ignore[no-untyped-def]  # compiled
+    n_row, n_channel, n_hand = data.shape
+    for row in range(n_row):
+        k = slot[row]
+        if k < 0:
+            continue
+        sign, du, dv = folded[row, 0], folded[row, 1], folded[row, 2]
+        uu, uv, vv = du * du, du * dv, dv * dv
+        for c in range(n_channel):
+            total, re, im, square = 0.0, 0.0, 0.0, 0.0
+            n = 0
+            for h in range(n_hand):
+                w = np.float64(weight[row, c, h])
+                if w > 0.0:
+                    x, y = np.float64(data[row, c, h].real), np.float64(data[row, c, h].imag)
+                    total += w
+                    re += w * x
+                    im += w * y
+                    square += w * (x * x + y * y)
+                    n += 1
+            if n == 0:
+                continue
+            cell = sums[k, c]
+            cell[0] += total
+            cell[1] += re
+            cell[2] += sign * im
+            cell[3] += total * du
+            cell[4] += total * dv
+            cell[5] += total * uu
+            cell[6] += total * uv
+            cell[7] += total * vv
+            cell[8] += square
+            counts[k, c, 0] += n
+            if n == 2 and n_hand == 2:
+                w1, w2 = np.float64(weight[row, c, 0]), np.float64(weight[row, c, 1])
+                x = np.float64(data[row, c, 0].real) - np.float64(data[row, c, 1].real)
+                y = np.float64(data[row, c, 0].imag) - np.float64(data[row, c, 1].imag)
+                cell[9] += w1 * w2 / (w1 + w2) * (x * x + y * y)
+                counts[k, c, 1] += 1

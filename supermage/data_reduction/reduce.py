@@ -1,0 +1,178 @@
+"""`supermage reduce`: a measurement set of any size to gridded visibilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supermage.data_reduction.grid import UVGrid
+from supermage.data_reduction.gridded import GriddedVisibilities
+from supermage.data_reduction.gridding import BlockGridder, BlockSums
+from supermage.data_reduction.measurement_set import MeasurementSet
+from supermage.data_reduction.noise import BlockNoise, measure_noise
+from supermage.data_reduction.spectral import Band, SpectralResponse, choose_channels, detect_response, frame_factor
+from supermage.data_reduction.visibilities import ExecutionBlock
+from supermage.errors import DataError, RecipeError
+from supermage.progress import Progress, SilentProgress
+from supermage.recipe import GalaxySection, Recipe, ReduceSection
+
+
+@dataclass(frozen=True, eq=False)
+class _Selection:
+    """An execution block with its chosen channels, and its factor to the velocity frame."""
+
+    block: ExecutionBlock
+    channels: slice
+    factor: float
+
+    @property
+    def frequency(self) -> NDArray[np.float64]:
+        return self.block.window.ascending_frequency[self.channels]
+
+
+def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibilities:
+    """Read the recipe's measurement set, grid it, measure its noise and write the gridded visibilities.
+
+    Nothing is written before everything is done: a run that is interrupted leaves no half file, and an earlier file stays as it was.
+
+    Parameters
+    ----------
+    recipe
+        With the sections ``galaxy`` and ``reduce``.
+    progress
+        Told of every chunk.
+
+    Raises
+    ------
+    RecipeError
+        If a section is missing.
+    DataError
+        If the set cannot be used: see `MeasurementSet`; if the line lies outside the band, the windows have different responses, or no
+        unflagged data are left.
+    """
+    if recipe.galaxy is None or recipe.reduce is None:
+        raise RecipeError("reducing needs the sections [galaxy] and [reduce], got a recipe without one of them")
+    galaxy, section = recipe.galaxy, recipe.reduce
+    progress = progress or SilentProgress()
+    path = recipe.path(section.measurement_set)
+    with MeasurementSet(path, field=section.field, spectral_window=section.spectral_window) as source:
+        selections, left_out = _select(source, galaxy, section)
+        response, response_words = _response(selections, source, section)
+        grid = UVGrid(section.grid.n_pixel, section.grid.pixel_scale, float(np.mean([chosen.frequency for chosen in selections])))
+        dish = _dish_diameter(source, section)
+        sums, account = [], []
+        for chosen in selections:
+            one, counted = _grid_block(source, chosen, grid, section.chunk_rows, progress)
+            sums.append(one)
+            account.append(counted)
+    noises = [measure_noise(one, response, name=chosen.block.name) for one, chosen in zip(sums, selections)]
+    provenance = {
+        "measurement_set": path.name, "field": source.field_name, "telescope": source.telescope, "data_column": source.data_column,
+        "stored_frame": selections[0].block.window.frame, "channel_response": response_words, "left_out": left_out,
+        "blocks": [{**counted, **_noise_words(noise)} for counted, noise in zip(account, noises)]}
+    gridded = _assemble(grid, selections, sums, noises).replace(
+        hanning=response.hanning, averaging=response.averaging, phase_centre=source.phase_centre, dish_diameter=dish,
+        primary_beam_factor=section.primary_beam_factor, rest_frequency=galaxy.rest_frequency, frame=section.frame,
+        convention=section.convention, provenance=provenance)
+    gridded.save(recipe.path(section.output))
+    return gridded
+
+
+def _select(source: MeasurementSet, galaxy: GalaxySection, section: ReduceSection) -> tuple[list[_Selection], list[str]]:
+    """Blocks whose band holds the line, their channels, and the names of the blocks that do not."""
+    bands = []
+    for block in source.blocks:
+        factor = frame_factor((block.start + block.stop) / 2, source.observatory, source.phase_centre, stored=block.window.frame,
+                              wanted=section.frame)
+        bands.append(Band(block.name, block.window.ascending_frequency, block.window.width, factor))
+    covering = [i for i, band in enumerate(bands) if band.covers(section.velocity_range, galaxy.rest_frequency, section.convention)]
+    kept = covering or [_nearest(bands, galaxy, section)]
+    slices = choose_channels([bands[i] for i in kept], section.velocity_range, rest_frequency=galaxy.rest_frequency, frame=section.frame,
+                             convention=section.convention)
+    selections = [_Selection(source.blocks[i], channels, bands[i].factor) for i, channels in zip(kept, slices)]
+    frames = sorted({chosen.block.window.frame for chosen in selections})
+    if len(frames) > 1:
+        raise DataError(f"the windows of a fit must be in one frame, got {', '.join(frames)}; choose a spectral_window")
+    return selections, [band.name for i, band in enumerate(bands) if i not in kept]
+
+
+def _nearest(bands: list[Band], galaxy: GalaxySection, section: ReduceSection) -> int:
+    middle = sum(section.velocity_range) / 2
+    distances = [abs(sum(band.edges(galaxy.rest_frequency, section.convention)) / 2 - middle) for band in bands]
+    return int(np.argmin(distances))
+
+
+def _response(selections: list[_Selection], source: MeasurementSet, section: ReduceSection) -> tuple[SpectralResponse, str]:
+    """The response that all windows share; the recipe's word goes before the set's."""
+    found = [detect_response(chosen.block.window, source.telescope) for chosen in selections]
+    responses = {(section.hanning if section.hanning is not None else response.hanning,
+                  section.averaging if section.averaging is not None else response.averaging) for response, _ in found}
+    if len(responses) > 1:
+        raise DataError("the windows of a fit must have one channel response, got " + ", ".join(
+            f"hanning {hanning} averaging {averaging}" for hanning, averaging in sorted(responses)) + "; choose a spectral_window")
+    hanning, averaging = responses.pop()
+    told = section.hanning is not None or section.averaging is not None
+    return SpectralResponse(hanning=hanning, averaging=averaging), "given in the recipe" if told else found[0][1]
+
+
+def _dish_diameter(source: MeasurementSet, section: ReduceSection) -> float:
+    if section.dish_diameter is not None:
+        return section.dish_diameter
+    if len(source.dish_diameters) != 1 or not source.dish_diameters[0] > 0:
+        got = ", ".join(f"{diameter:g} m" for diameter in source.dish_diameters)
+        raise DataError(f"all dishes must have one known diameter unless reduce.dish_diameter says otherwise, got {got} in {source.path}")
+    return source.dish_diameters[0]
+
+
+def _grid_block(source: MeasurementSet, chosen: _Selection, grid: UVGrid, rows: int, progress: Progress) -> tuple[BlockSums, dict[str, Any]]:
+    block = chosen.block
+    gridder = BlockGridder(grid, chosen.frequency.size)
+    total, flagged, unweighted = 0, 0, 0
+    progress.start(f"gridding {block.name}", block.rows)
+    for chunk in source.chunks(block, channels=chosen.channels, rows=rows):
+        gridder.add(chunk)
+        total, flagged, unweighted = total + chunk.weight.size, flagged + chunk.flagged, unweighted + chunk.unweighted
+        progress.advance(chunk.time.size)
+    sums = gridder.finish()
+    if not sums.weight.any():
+        why = f"{flagged} flagged, {unweighted} without a usable weight, {sums.beyond} beyond the grid"
+        raise DataError(f"a block must hold unflagged data inside the grid, got none of {total} visibilities in {block.name} ({why})")
+    progress.done(f"{sums.cell_u.size} cells, {100.0 * flagged / total:.1f} % flagged, {sums.beyond} of {total} visibilities beyond the grid")
+    return sums, {"name": block.name, "hands": list(block.hands), "rows": block.rows, "autocorrelations": block.autocorrelations,
+                  "visibilities": total, "flagged": flagged, "unweighted": unweighted, "beyond_grid": sums.beyond,
+                  "gridded": int(sums.count.sum()), "start_mjd": block.start / 86400.0, "stop_mjd": block.stop / 86400.0}
+
+
+def _noise_words(noise: BlockNoise) -> dict[str, Any]:
+    return {"noise_estimator": noise.estimator, "noise_scale": noise.scale, "noise_by_channel": noise.by_channel.round(4).tolist(),
+            "cells_with_the_blocks_noise": noise.borrowed}
+
+
+def _assemble(grid: UVGrid, selections: list[_Selection], sums: list[BlockSums], noises: list[BlockNoise]) -> GriddedVisibilities:
+    """Bring the blocks' occupied cells together; a cell that a block does not reach is empty there."""
+    side = grid.n_pixel + 1
+    numbers = [one.cell_u.astype(np.int64) * side + one.cell_v + side // 2 for one in sums]
+    cells = np.unique(np.concatenate(numbers))
+    places = [np.searchsorted(cells, number) for number in numbers]
+    shape = (len(sums), selections[0].frequency.size, cells.size)
+
+    def spread(arrays: list[NDArray[Any]], fill: float, tail: tuple[int, ...] = ()) -> NDArray[Any]:
+        whole = np.full((*shape, *tail), fill, dtype=arrays[0].dtype)
+        for block, (array, place) in enumerate(zip(arrays, places)):
+            whole[block][:, place] = array
+        return whole
+
+    return GriddedVisibilities(
+        grid=grid, cell_u=(cells // side).astype(np.int32), cell_v=(cells % side - side // 2).astype(np.int32),
+        mean=spread([one.mean for one in sums], 0.0), standard_error=spread([noise.standard_error for noise in noises], np.inf),
+        degrees_of_freedom=spread([noise.degrees_of_freedom for noise in noises], 0.0), count=spread([one.count for one in sums], 0),
+        offset_mean=spread([one.offset_mean for one in sums], 0.0, (2,)),
+        offset_second=spread([one.offset_second for one in sums], 0.0, (3,)),
+        frequency=np.stack([chosen.frequency for chosen in selections]),
+        channel_width=np.array([chosen.block.window.width for chosen in selections]),
+        topo_to_frame=np.array([chosen.factor for chosen in selections]), hanning=False, averaging=1,
+        block_names=tuple(chosen.block.name for chosen in selections), phase_centre=(0.0, 0.0), dish_diameter=1.0, primary_beam_factor=1.0,
+        rest_frequency=grid.reference_frequency)
