@@ -13,6 +13,11 @@ MARK = "@supermage"
 LOG = "casatasks.log"
 
 
+def _say(text: str) -> None:
+    sys.stdout.write(f"{MARK} {text}\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     """Run the calls. The exit status is 0 only if all of them ran."""
     steps = json.load(sys.stdin)
@@ -20,16 +25,16 @@ def main() -> int:
     casatasks = importlib.import_module("casatasks")
     casatasks.casalog.setlogfile(LOG)
     for number, step in enumerate(steps, start=1):
-        print(f"{MARK} start {number} {step['task']}({', '.join(f'{k}={v!r}' for k, v in step['arguments'].items())})", flush=True)
+        _say(f"start {number} {step['task']}({', '.join(f'{k}={v!r}' for k, v in step['arguments'].items())})")
         try:
             result = getattr(casatasks, step["task"])(**step["arguments"])
-        except Exception as error:
-            print(f"{MARK} failed {' '.join(str(error).split()) or type(error).__name__}", flush=True)
+        except Exception as error:  # noqa: BLE001 - whatever a task raises is told to the parent
+            _say(f"failed {' '.join(str(error).split()) or type(error).__name__}")
             return 1
         if result is False:
-            print(f"{MARK} failed the task returned False", flush=True)
+            _say("failed the task returned False")
             return 1
-        print(f"{MARK} done {number}", flush=True)
+        _say(f"done {number}")
     return 0
 
 

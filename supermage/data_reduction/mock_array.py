@@ -48,7 +48,7 @@ class Block:
 
 @cache
 def _quiet_casatools() -> ModuleType:
-    """casatools without the simulator's chatter; the packaged table of leap seconds is complete for any date up to its own release."""
+    """Import casatools and mute the simulator; the packaged leap seconds are complete for any date up to their release."""
     tools = import_casatools()
     tools.logger.setglobal(True)
     tools.logger.filter("SEVERE")
@@ -89,8 +89,8 @@ def plan_blocks(section: SimulateSection, galaxy: GalaxySection) -> list[Block]:
         middle = _transit(section, date) + HOUR_ANGLE_STEP * (k - 0.5 * (len(section.dates) - 1))
         observed = _lsrk_to_topo(section, line, middle)
         centre = 1e6 * round(observed / 1e6)
-        channel = np.arange(section.channels) - 0.5 * (section.channels - 1)
-        blocks.append(Block(middle - 30.0 * section.minutes, middle, centre + section.channel_width * channel, line / observed))
+        frequency = centre + section.channel_width * (np.arange(section.channels, dtype=np.float64) - 0.5 * (section.channels - 1))
+        blocks.append(Block(middle - 30.0 * section.minutes, middle, frequency, line / observed))
     return blocks
 
 

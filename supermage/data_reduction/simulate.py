@@ -160,7 +160,7 @@ def _signal(plan: _Plan, flux: Array, frequency: Array, uvw: Array, progress: Pr
     return out
 
 
-def _write_rows(table: Any, section: SimulateSection, rows: _Rows, part: slice, signal: NDArray[np.complex128], sigma: Array,  # noqa: PLR0913
+def _write_rows(table: Any, section: SimulateSection, rows: _Rows, part: slice, signal: NDArray[np.complex128], sigma: Array,
                 noise: NDArray[np.complex128]) -> None:
     """Write DATA, WEIGHT, SIGMA, FLAG and FLAG_ROW of some rows. casatools' arrays are (polarisation, chan, row)."""
     scale = sigma[:, :, None] if section.noise > 0 else 0.0
