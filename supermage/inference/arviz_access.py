@@ -1,0 +1,65 @@
+"""The only door to ArviZ (0.23): its import warns of its future, and 1.x renames things."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import arviz
+
+FloatArray = NDArray[np.float64]
+
+InferenceData = arviz.InferenceData
+
+
+def rhat(draws: FloatArray) -> float:
+    """Rank-normalised split R-hat of (chain, draw) values (Vehtari et al. 2021); NaN for constant or too few draws."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(arviz.rhat(np.asarray(draws), method="rank"))
+
+
+def ess(draws: FloatArray, *, method: str = "bulk") -> float:
+    """Effective sample size of (chain, draw) values, ``bulk``, ``tail`` or ``mean``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(arviz.ess(np.asarray(draws), method=method))
+
+
+def from_dict(groups: Mapping[str, Mapping[str, NDArray[Any]]], *, attributes: Mapping[str, Any]) -> Any:
+    """InferenceData from groups such as ``posterior`` and ``sample_stats`` of (chain, draw, ...) arrays."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = arviz.from_dict(**{name: dict(group) for name, group in groups.items() if not name.startswith("warmup_")},
+                               save_warmup=True, **{name: dict(group) for name, group in groups.items() if name.startswith("warmup_")})
+    for group in data.groups():
+        # creation time and inference library would make two equal runs differ
+        data[group].attrs.clear()
+    data.attrs.clear()
+    data.attrs.update(attributes)
+    return data
+
+
+def read(path: Path) -> Any:
+    """InferenceData of a netCDF file, read whole into memory."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = arviz.from_netcdf(str(path), engine="h5netcdf")
+        for group in data.groups():
+            data[group].load()
+            data[group].close()
+    return data
+
+
+def write(data: Any, path: Path) -> None:
+    """Write InferenceData as netCDF."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data.to_netcdf(str(path), engine="h5netcdf")

@@ -1,0 +1,211 @@
+"""Chains in segments: each chain owns its random generator, so that the draws do not depend on how the work is spread or interrupted."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from supermage.errors import SupermageError
+from supermage.inference import langevin
+from supermage.inference.adaptation import DualAverage, final_step, start_dual_average, update_dual_average
+from supermage.inference.langevin import KERNELS, State, draw_numbers
+from supermage.inference.model import Chart, GalaxyFit, PosteriorTarget
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One chain between two segments: state, step-size adaptation, random generator."""
+
+    state: State
+    dual: DualAverage
+    generator: Tensor
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything as arrays, for a checkpoint."""
+        named = {f"state.{k}": v for k, v in self.state._asdict().items()} | {f"dual.{k}": v for k, v in self.dual._asdict().items()}
+        return {name: tensor.numpy() for name, tensor in {**named, "generator": self.generator}.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
+        """The inverse of `arrays`."""
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        return cls(State(*(tensors[f"state.{k}"] for k in State._fields)), DualAverage(*(tensors[f"dual.{k}"] for k in DualAverage._fields)),
+                   tensors["generator"])
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Work for one chain: so many steps of a kernel with a metric factor; ``adapting`` tunes the step size on the way."""
+
+    chain: Chain
+    kernel: str
+    factor: Tensor
+    n_steps: int
+    adapting: bool
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a segment brought: positions z and parameters, shape (step, param); log density of z and of the parameters, acceptance and step size."""
+
+    chain: Chain
+    z: NDArray[np.float64]
+    theta: NDArray[np.float64]
+    log_density: NDArray[np.float64]
+    log_probability: NDArray[np.float64]
+    acceptance: NDArray[np.float64]
+    step_size: NDArray[np.float64]
+    gradients: int
+
+
+class Target(Protocol):
+    """A log density with gradient, and the parameters that belong to a position."""
+
+    def __call__(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Log density and gradient of (chain, param) positions."""
+
+    def parameters(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Parameters at z and the log Jacobian of the map."""
+
+
+def start_chain(target: Target, position: Tensor, *, step_size: float, seed: int, number: int) -> Chain:
+    """A chain at a position (param,), with a generator of its own that follows from the run's seed and the chain's number."""
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1))
+    dual = start_dual_average(torch.tensor([step_size], dtype=torch.float64))
+    return Chain(langevin.init(target, position[None]), dual, generator.get_state())
+
+
+def restart_adaptation(chain: Chain, step_size: float) -> Chain:
+    """The same chain with its adaptation begun anew at ``step_size``, its momentum forgotten (the metric has changed)."""
+    dual = start_dual_average(torch.tensor([step_size], dtype=torch.float64))
+    return Chain(chain.state._replace(momentum=torch.zeros_like(chain.state.momentum)), dual, chain.generator)
+
+
+def run_segment(target: Target, segment: Segment) -> Drawn:
+    """Run a segment; a pure function of the segment. With ``adapting`` false the step size is the adaptation's average, frozen."""
+    kernel = KERNELS[segment.kernel]
+    state, dual = segment.chain.state, segment.chain.dual
+    generator = torch.Generator()
+    generator.set_state(segment.chain.generator)
+    n, dimension = segment.n_steps, state.position.shape[1]
+    z, theta = torch.empty(n, dimension, dtype=torch.float64), torch.empty(n, dimension, dtype=torch.float64)
+    log_density, log_jacobian, acceptance, steps = (torch.empty(n, dtype=torch.float64) for _ in range(4))
+    gradients = 0
+    for k in range(n):
+        step_size = torch.exp(dual.log_step) if segment.adapting else final_step(dual)
+        state, info = kernel.step(target, state, segment.factor, step_size, draw_numbers([generator], dimension))
+        if segment.adapting:
+            dual = update_dual_average(dual, info.acceptance, kernel.target_acceptance)
+        gradients += info.gradients
+        z[k] = state.position[0]
+        theta[k], log_jacobian[k] = target.parameters(state.position[0])
+        log_density[k], acceptance[k], steps[k] = state.log_density[0], info.acceptance[0], step_size[0]
+    chain = Chain(state, dual, generator.get_state())
+    return Drawn(chain, z.numpy(), theta.numpy(), log_density.numpy(), (log_density - log_jacobian).numpy(), acceptance.numpy(), steps.numpy(),
+                 gradients)
+
+
+class Problem:
+    """A fit inside a process: the model, and the target in the chart last asked for."""
+
+    def __init__(self, fit: GalaxyFit) -> None:
+        self.fit = fit
+        self._target: tuple[Chart, PosteriorTarget] | None = None
+
+    def target(self, chart: Chart) -> PosteriorTarget:
+        """The posterior in a chart's coordinates."""
+        if self._target is None or self._target[0] != chart:
+            self._target = (chart, PosteriorTarget(self.fit, self.fit.coordinates(chart)))
+        return self._target[1]
+
+
+_PROBLEM: list[Problem] = []
+
+
+def _enter_process(factory: Callable[[], GalaxyFit]) -> None:
+    # Ctrl-C belongs to the parent, which saves what is drawn
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    _PROBLEM[:] = [Problem(factory())]
+
+
+def _in_process(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+    return function(_PROBLEM[0], *arguments)
+
+
+class Workers:
+    """Processes that each hold the model; one process means this one. Every one uses a single thread, so that sums come out the same.
+
+    Parameters
+    ----------
+    factory
+        Makes the model; must be picklable where there are several processes.
+    processes
+        How many.
+    fit
+        The model, where this process has it already.
+    """
+
+    def __init__(self, factory: Callable[[], GalaxyFit], processes: int, *, fit: GalaxyFit | None = None) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        self.problem = Problem(factory() if fit is None else fit)
+        if processes > 1:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_enter_process, initargs=(factory,))
+
+    def map(self, function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]) -> list[Result]:
+        """``function(problem, *arguments)`` for every tuple of arguments, in order.
+
+        Raises
+        ------
+        SupermageError
+            If a process died, of too little memory for instance.
+        """
+        if self._pool is None:
+            return [function(self.problem, *a) for a in arguments]
+        try:
+            return [future.result() for future in [self._pool.submit(_in_process, function, a) for a in arguments]]
+        except BrokenProcessPool:
+            raise SupermageError("the processes of a fit must live to its end, got one that died (out of memory?)") from None
+
+    def stop(self) -> None:
+        """End the processes at once, in the middle of their work."""
+        if self._pool is not None:
+            for process in list((getattr(self._pool, "_processes", None) or {}).values()):
+                process.terminate()
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+        torch.set_num_threads(self._threads)
+
+
+def segment_in_chart(problem: Problem, chart: Chart, segment: Segment) -> Drawn:
+    """`run_segment` on the posterior in a chart's coordinates; for `Workers.map`."""
+    return run_segment(problem.target(chart), segment)
+
+
+def fisher_in_chart(problem: Problem, chart: Chart, z: Tensor) -> Tensor:
+    """The Fisher matrix at z in a chart's coordinates; for `Workers.map`."""
+    return problem.target(chart).fisher(z)
+
+
+def chain_in_chart(problem: Problem, chart: Chart, position: Tensor, step_size: float, seed: int, number: int) -> Chain:
+    """`start_chain` on the posterior in a chart's coordinates; for `Workers.map`."""
+    return start_chain(problem.target(chart), position, step_size=step_size, seed=seed, number=number)

@@ -1,0 +1,113 @@
+"""Whether chains have converged, and what the data said beyond the priors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supermage.inference.arviz_access import ess, rhat
+from supermage.inference.parameters import Parameter
+
+FloatArray = NDArray[np.float64]
+
+RHAT_LIMIT = 1.05
+"""A converged fit's worst R-hat lies below."""
+
+ESS_LIMIT = 100.0
+"""A converged fit's smallest effective sample size lies above."""
+
+EDGE_SHARE = 0.02
+"""Width of a prior's edge zones as a share of the prior's width."""
+
+
+@dataclass(frozen=True)
+class ParameterDiagnosis:
+    """One parameter's convergence and information.
+
+    Attributes
+    ----------
+    rhat, ess_bulk, ess_tail, mcse_mean
+        Rank-normalised split R-hat, effective sample sizes and Monte-Carlo error of the mean.
+    lower_edge, upper_edge
+        Share of the draws within 2 % of the prior's width from its edges (1 would be 50 times a flat posterior's).
+    width_ratio
+        Posterior's over prior's standard deviation: near 1, the data said nothing.
+    """
+
+    rhat: float
+    ess_bulk: float
+    ess_tail: float
+    mcse_mean: float
+    lower_edge: float
+    upper_edge: float
+    width_ratio: float
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A fit's verdict in numbers.
+
+    Attributes
+    ----------
+    parameters
+        By name.
+    acceptance
+        Mean acceptance of each chain.
+    worst_rhat, smallest_ess
+        Over all parameters (bulk and tail).
+    """
+
+    parameters: Mapping[str, ParameterDiagnosis]
+    acceptance: tuple[float, ...]
+    worst_rhat: float
+    smallest_ess: float
+
+    @property
+    def converged(self) -> bool:
+        """Worst R-hat below 1.05 and smallest ESS above 100; NaN is not."""
+        return self.worst_rhat < RHAT_LIMIT and self.smallest_ess > ESS_LIMIT
+
+
+def unwrap_angle(draws: FloatArray) -> FloatArray:
+    """Angles in deg moved to within half a turn of their circular mean, so that ordinary statistics hold."""
+    radians = np.radians(draws)
+    centre = np.degrees(np.arctan2(np.sin(radians).mean(), np.cos(radians).mean()))
+    return centre + (draws - centre + 180.0) % 360.0 - 180.0
+
+
+def diagnose_parameter(draws: FloatArray, parameter: Parameter, *, circular: bool = False) -> ParameterDiagnosis:
+    """Diagnose (chain, draw) values of one parameter under its uniform prior."""
+    values = unwrap_angle(draws) if circular else draws
+    width = parameter.upper - parameter.lower
+    deviation = float(values.std())
+    bulk = ess(values, method="bulk")
+    mean_error = deviation / np.sqrt(ess(values, method="mean")) if deviation > 0 else 0.0
+    edges = [float(np.mean(s)) for s in (draws < parameter.lower + EDGE_SHARE * width, draws > parameter.upper - EDGE_SHARE * width)]
+    lower, upper = (0.0, 0.0) if circular else edges
+    return ParameterDiagnosis(rhat(values), bulk, ess(values, method="tail"), float(mean_error), lower, upper, deviation / (width / np.sqrt(12.0)))
+
+
+def diagnose(draws: Mapping[str, FloatArray], parameters: tuple[Parameter, ...], *, circular: tuple[str, ...] = (),
+             acceptance: FloatArray | None = None) -> Diagnosis:
+    """Diagnose every parameter of a fit.
+
+    Parameters
+    ----------
+    draws
+        (chain, draw) values by name.
+    parameters
+        With the priors' bounds.
+    circular
+        Names of angles on a whole circle.
+    acceptance
+        (chain, draw) acceptance probabilities.
+    """
+    each = {p.name: diagnose_parameter(draws[p.name], p, circular=p.name in circular) for p in parameters}
+    rates = () if acceptance is None else tuple(float(a) for a in acceptance.mean(axis=1))
+    # max and min of Python would drop a NaN depending on its place
+    worst = float(np.max([d.rhat for d in each.values()]))
+    smallest = float(np.min([[d.ess_bulk, d.ess_tail] for d in each.values()]))
+    return Diagnosis(each, rates, worst, smallest)

@@ -1,0 +1,241 @@
+"""fit: gridded visibilities in, posterior out."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from supermage.data_reduction.gridded import GriddedVisibilities, open_visibilities
+from supermage.errors import DataError, RecipeError, SupermageError
+from supermage.inference.chains import Workers, chain_in_chart
+from supermage.inference.checkpoint import CheckpointStore, fingerprint
+from supermage.inference.guess import guess_kinematics
+from supermage.inference.langevin import KERNELS
+from supermage.inference.metric import add_ridge, factor_of_precision
+from supermage.inference.model import Chart, GalaxyFit, build_model
+from supermage.inference.posterior import Posterior, make_posterior
+from supermage.inference.priors import Priors, build_priors
+from supermage.inference.run import Run, advance
+from supermage.inference.start import Optimum, density_for_velocity, draw_starts, merge, optimum_in_chart, overdispersed, polish, scan
+from supermage.progress import Progress, SilentProgress
+from supermage.recipe import FitSection, Recipe
+
+FloatArray = NDArray[np.float64]
+
+VELOCITY_PIVOT, SLOPE_PIVOT = 1.6, 1.0
+"""Radii of the pivots in scale lengths of the gas: 0.8" and 0.5" in the demo, where the velocity and its slope are measured."""
+
+FIRST_STEP = 0.3
+"""Step size that the first warm-up stage begins with, in the metric's widths."""
+
+PACKAGES = ("supermage", "torch", "pyro-ppl", "numpy", "scipy", "arviz", "xarray", "h5netcdf")
+
+
+@dataclass(frozen=True)
+class ModelFactory:
+    """Builds the model inside a process."""
+
+    recipe: Recipe
+
+    def __call__(self) -> GalaxyFit:
+        """Open the data and build the model."""
+        return build_model(self.recipe, open_visibilities(self.recipe.path(_section(self.recipe).visibilities)))
+
+
+def _section(recipe: Recipe) -> FitSection:
+    if recipe.fit is None or recipe.galaxy is None:
+        raise RecipeError("a fit needs the sections [galaxy] and [fit], got a recipe without")
+    return recipe.fit
+
+
+def fit(recipe: Recipe, *, resume: bool = True, progress: Progress | None = None,
+        factory: Callable[[], GalaxyFit] | None = None) -> Posterior:
+    """Fit a galaxy: starts, warm-up, draws. Checkpointed after every segment beside the output.
+
+    Parameters
+    ----------
+    recipe
+        With sections ``galaxy`` and ``fit``.
+    resume
+        Continue from a checkpoint of the same recipe, data and version; False starts afresh.
+    progress
+        Where progress is told.
+    factory
+        Makes another model than the recipe's; picklable where there are several processes.
+
+    Returns
+    -------
+    Posterior
+        Saved at the recipe's ``output``. Whether the chains converged is ``.converged``.
+
+    Raises
+    ------
+    SupermageError
+        One line for any wrong input: recipe, data, start, checkpoint.
+    KeyboardInterrupt
+        After what was drawn so far has been saved at ``output``.
+    """
+    section = _section(recipe)
+    progress = SilentProgress() if progress is None else progress
+    began = time.monotonic()
+    if section.sampler.kernel not in KERNELS:
+        raise RecipeError(f"fit.sampler.kernel must be one of {', '.join(KERNELS)}, got '{section.sampler.kernel}'")
+    priors = build_priors(section)
+    if section.sampler.start is not None:
+        priors.check_inside(section.sampler.start)
+    truth = _read_truth(recipe)
+    gridded = open_visibilities(recipe.path(section.visibilities))
+    output = recipe.path(section.output)
+    mark = _fingerprint(recipe, gridded)
+    store = CheckpointStore(output.parent / "checkpoint", mark)
+    if not resume:
+        store.clear()
+    found = store.load()
+    with _workers(factory or ModelFactory(recipe), section.sampler.processes) as workers:
+        spent = 0.0
+        if found is None:
+            run = begin(workers, priors, section, gridded, progress=progress)
+        else:
+            run, spent = Run.restore(*found), float(found[1]["seconds"])
+
+        def seconds() -> float:
+            return spent + time.monotonic() - began
+
+        def save(state: Run) -> None:
+            store.save(state.arrays(), {**state.notes(), "seconds": seconds()})
+
+        def result() -> Posterior:
+            return _posterior(run, recipe, priors, gridded, truth, seconds())
+
+        save(run)
+        try:
+            advance(run, workers, section.sampler, save=save, progress=progress)
+        except KeyboardInterrupt:
+            workers.stop()
+            if run.draws:
+                result().save(output)
+            raise
+        posterior = result()
+    posterior.save(output)
+    return posterior
+
+
+@contextlib.contextmanager
+def _workers(factory: Callable[[], GalaxyFit], processes: int) -> Iterator[Workers]:
+    workers = Workers(factory, processes)
+    try:
+        yield workers
+    except BaseException:
+        workers.stop()
+        raise
+    finally:
+        workers.close()
+
+
+def begin(workers: Workers, priors: Priors, section: FitSection, gridded: GriddedVisibilities, *, progress: Progress) -> Run:
+    """Scan, climb, choose the chart, and set the chains around the optima."""
+    sampler = section.sampler
+    rng = np.random.default_rng([sampler.seed, 0])
+    fit_here = workers.problem.fit
+    guess = guess_kinematics(gridded)
+    starts = draw_starts(priors, sampler.starts, rng, guess, lambda start, radius, v: density_for_velocity(fit_here, start, radius, v))
+    if sampler.start is not None:
+        starts = [{**start, **sampler.start} for start in starts]
+    progress.start("scan of starts", len(starts))
+    scanned: list[tuple[float, dict[str, float]]] = []
+    block = 20
+    batches = [starts[k:k + block] for k in range(0, len(starts), block)]
+    for found in workers.map(scan, [(batch,) for batch in batches]):
+        scanned += found
+        progress.advance(len(found))
+    progress.done(f"best log likelihood {max(value for value, _ in scanned):.1f}")
+    best = [start for _, start in sorted(scanned, key=lambda pair: -pair[0])[:sampler.optima]]
+    progress.start("climbs", len(best))
+    climbed = workers.map(polish, [(Chart(cut=start.get("PA", 180.0)), start, 40) for start in best])
+    progress.advance(len(best))
+    climbed.sort(key=lambda pair: -pair[1])
+    if not np.isfinite(climbed[0][1]):
+        raise SupermageError("a fit needs a start where the model is finite, got none")
+    progress.done(f"log posterior {', '.join(f'{value:.1f}' for _, value in climbed)}")
+    chart = choose_chart(climbed[0][0], priors)
+    optima = merge(workers.map(optimum_in_chart, [(chart, theta, 15) for theta, value in climbed if value > climbed[0][1] - 40.0]))
+    return _set_out(workers, chart, optima, sampler, rng)
+
+
+def choose_chart(theta: dict[str, float], priors: Priors) -> Chart:
+    """Centre the circle on the best position angle, and put the pivots where the gas is."""
+    cut = theta["PA"] if "PA" in priors.circular else 180.0
+    scale = max(theta["scale_length"], 1e-3)
+    return Chart(cut, VELOCITY_PIVOT * scale, SLOPE_PIVOT * scale, tuple(sorted(theta.items())))
+
+
+def _set_out(workers: Workers, chart: Chart, optima: list[Optimum], sampler: Any, rng: np.random.Generator) -> Run:
+    target = workers.problem.target(chart)
+    placed = [overdispersed(target, optima[c % len(optima)], factor=sampler.overdispersion, rng=rng) for c in range(sampler.chains)]
+    chains = workers.map(chain_in_chart, [(chart, z, FIRST_STEP, sampler.seed, c) for c, z in enumerate(placed)])
+    precision = add_ridge(optima[0].precision, ridge_frac=sampler.ridge_frac, ridge_min=sampler.ridge_min)
+    return Run(chart, chains, factor_of_precision(precision), optima[0].precision, optima[0].z, optima[0].log_density)
+
+
+def _fingerprint(recipe: Recipe, gridded: GriddedVisibilities) -> str:
+    """Of all that the draws depend on; not of paths, processes, or where the result goes."""
+    section = _section(recipe).model_dump(mode="json", exclude={"visibilities", "output", "truth"})
+    section["sampler"].pop("processes")
+    galaxy = recipe.galaxy.model_dump(mode="json") if recipe.galaxy else {}
+    return fingerprint({"fit": section, "galaxy": galaxy, "data": gridded.checksum, "supermage": _version("supermage"), "torch": torch.__version__})
+
+
+def _read_truth(recipe: Recipe) -> dict[str, Any] | None:
+    name = _section(recipe).truth
+    if name is None:
+        return None
+    path = recipe.path(name)
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"fit.truth must be a JSON file of true values, got {path}: {error}") from None
+    if not isinstance(table, dict) or not isinstance(table.get("parameters"), dict):
+        raise DataError(f"fit.truth must hold 'parameters', got {path} without")
+    return table
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _posterior(run: Run, recipe: Recipe, priors: Priors, gridded: GriddedVisibilities, truth: dict[str, Any] | None,
+               seconds: float) -> Posterior:
+    section = _section(recipe)
+    draws = {name: np.ascontiguousarray(run.draws["theta"][..., i]) for i, name in enumerate(priors.names)}
+    warmup = {name: np.ascontiguousarray(run.warmup["theta"][..., i]) for i, name in enumerate(priors.names)} if run.warmup else None
+    stats = {"lp": run.draws["log_probability"], "acceptance_rate": run.draws["acceptance"], "step_size": run.draws["step_size"]}
+    attributes = {
+        "recipe": recipe.model_dump_json(exclude={"folder"}), "recipe_folder": str(recipe.folder.resolve()),
+        "visibilities": str(recipe.path(section.visibilities)), "data_checksum": gridded.checksum, "seed": section.sampler.seed,
+        "versions": json.dumps({"python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}}),
+        "emulator": section.model.emulator, "command": " ".join(["supermage", *sys.argv[1:]]), "gradients": run.gradients,
+        "wall_seconds": seconds, "truth": json.dumps(truth) if truth else "", "distance": recipe.galaxy.distance if recipe.galaxy else np.nan,
+        "kernel": section.sampler.kernel, "likelihood": section.model.likelihood, "fixed": json.dumps(dict(priors.fixed)),
+        "circular": json.dumps(list(priors.circular)), "complete": int(run.draws["z"].shape[1] >= section.sampler.draws),
+        "pivot_radii": json.dumps([run.chart.velocity_radius, run.chart.slope_radius]), "warmup_steps": json.dumps(run.steps),
+        "best_log_density": run.best_log_density,
+    }
+    posterior = make_posterior(draws, stats, priors.free, warmup=warmup, attributes=attributes)
+    diagnosis = posterior.diagnosis
+    found = {"converged": int(diagnosis.converged), "worst_rhat": diagnosis.worst_rhat, "smallest_ess": diagnosis.smallest_ess}
+    for holder in (posterior.to_arviz(), posterior.to_arviz()["posterior"]):
+        holder.attrs.update(found)
+    return posterior

@@ -1,0 +1,181 @@
+"""Langevin and Hamiltonian steps as pure functions of (chain, param) float64 tensors.
+
+Step-size convention: in coordinates whitened by the metric ``C = L L^T`` a Langevin proposal is ``x' = x + eps^2/2 C g + eps L xi``,
+xi standard normal, g the gradient of the log density. Random numbers come in as arguments, so a step is a function and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Chains = Float[Tensor, "chain param"]
+PerChain = Float[Tensor, "chain"]
+Target = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Log density and its gradient: (chain, param) -> (chain,), (chain, param)."""
+
+
+class State(NamedTuple):
+    """Where the chains are: position, log density and gradient there, and the whitened momentum that persistent kernels keep."""
+
+    position: Chains
+    log_density: PerChain
+    gradient: Chains
+    momentum: Chains
+
+
+class Info(NamedTuple):
+    """What a step did: acceptance probability, whether it was accepted, gradients spent a chain."""
+
+    acceptance: PerChain
+    accepted: Bool[Tensor, "chain"]
+    gradients: int
+
+
+class Draw(NamedTuple):
+    """The random numbers of one step: normals (chain, param), and uniforms in (0, 1) for acceptance and for jitter (chain,)."""
+
+    normal: Chains
+    uniform: PerChain
+    jitter: PerChain
+
+
+def init(target: Target, position: Chains) -> State:
+    """The state of chains that start at ``position``."""
+    log_density, gradient = target(position)
+    return State(position, log_density, gradient, torch.zeros_like(position))
+
+
+def select(accepted: Bool[Tensor, "chain"], new: State, old: State) -> State:
+    """The new state where accepted, the old one elsewhere."""
+    column = accepted[:, None]
+    return State(torch.where(column, new.position, old.position), torch.where(accepted, new.log_density, old.log_density),
+                 torch.where(column, new.gradient, old.gradient), torch.where(column, new.momentum, old.momentum))
+
+
+def _probability(log_ratio: PerChain) -> PerChain:
+    """min(1, exp(log_ratio)); nothing finite, nothing accepted."""
+    return torch.where(torch.isfinite(log_ratio), log_ratio, torch.full_like(log_ratio, -torch.inf)).clamp(max=0.0).exp()
+
+
+def mala(target: Target, state: State, factor: Float[Tensor, "param param"], step_size: PerChain, draw: Draw) -> tuple[State, Info]:
+    """Metropolis-adjusted Langevin step with a dense mass matrix (Besag 1994; Roberts & Rosenthal 1998).
+
+    Parameters
+    ----------
+    target
+        Log density and gradient.
+    state
+        Where the chains are.
+    factor
+        L of the metric ``C = L L^T``.
+    step_size
+        eps, one a chain.
+    draw
+        Random numbers.
+    """
+    eps = step_size[:, None]
+    drift = 0.5 * eps * (state.gradient @ factor)
+    jump = eps * (drift + draw.normal)
+    position = state.position + jump @ factor.mT
+    log_density, gradient = target(position)
+    # whitened: the way back needs the noise -(jump/eps) - eps g'/2
+    back = -(drift + draw.normal) - 0.5 * eps * (gradient @ factor)
+    log_ratio = log_density - state.log_density - 0.5 * back.square().sum(-1) + 0.5 * draw.normal.square().sum(-1)
+    acceptance = _probability(log_ratio)
+    accepted = draw.uniform < acceptance
+    return select(accepted, State(position, log_density, gradient, state.momentum), state), Info(acceptance, accepted, 1)
+
+
+def leapfrog(target: Target, state: State, factor: Float[Tensor, "param param"], step_size: PerChain, n_steps: int) -> State:
+    """``n_steps`` leapfrog steps of Hamiltonian dynamics with mass matrix ``C^-1``; momentum whitened."""
+    eps = step_size[:, None]
+    position, gradient, log_density = state.position, state.gradient, state.log_density
+    momentum = state.momentum + 0.5 * eps * (gradient @ factor)
+    for k in range(n_steps):
+        position = position + eps * (momentum @ factor.mT)
+        log_density, gradient = target(position)
+        momentum = momentum + (1.0 if k < n_steps - 1 else 0.5) * eps * (gradient @ factor)
+    return State(position, log_density, gradient, momentum)
+
+
+def _log_hamiltonian(state: State) -> PerChain:
+    return state.log_density - 0.5 * state.momentum.square().sum(-1)
+
+
+def hmc(target: Target, state: State, factor: Float[Tensor, "param param"], step_size: PerChain, draw: Draw, *,
+        n_steps: int) -> tuple[State, Info]:
+    """Hamiltonian Monte Carlo with ``n_steps`` leapfrog steps and a fresh momentum; with one step it is `mala`."""
+    start = state._replace(momentum=draw.normal)
+    end = leapfrog(target, start, factor, step_size, n_steps)
+    acceptance = _probability(_log_hamiltonian(end) - _log_hamiltonian(start))
+    accepted = draw.uniform < acceptance
+    return select(accepted, end, start), Info(acceptance, accepted, n_steps)
+
+
+def persistent(target: Target, state: State, factor: Float[Tensor, "param param"], step_size: PerChain, draw: Draw, *,
+               persistence: float, n_steps: int = 1) -> tuple[State, Info]:
+    """Langevin step that keeps ``persistence`` of its momentum and reverses it on rejection (Horowitz 1991)."""
+    refreshed = persistence * state.momentum + (1.0 - persistence**2) ** 0.5 * draw.normal
+    start = state._replace(momentum=refreshed)
+    end = leapfrog(target, start, factor, step_size, n_steps)
+    acceptance = _probability(_log_hamiltonian(end) - _log_hamiltonian(start))
+    accepted = draw.uniform < acceptance
+    return select(accepted, end, start._replace(momentum=-refreshed)), Info(acceptance, accepted, n_steps)
+
+
+class Kernel(NamedTuple):
+    """A step ``(target, state, factor, step_size, draw) -> (state, info)`` and the acceptance that its step size is tuned to."""
+
+    step: Callable[[Target, State, Tensor, Tensor, Draw], tuple[State, Info]]
+    target_acceptance: float
+
+
+STEP_JITTER = 0.2
+"""Every step size is multiplied by a uniform number in 1 -+ this: no resonance, and a way out of stiff corners."""
+
+TRAJECTORY = 3.0
+"""Longest Hamiltonian trajectory in units of the metric's widths; lengths are uniform below it (mean close to pi / 2)."""
+
+MAX_LEAPFROG = 48
+"""Most leapfrog steps of one trajectory."""
+
+PERSISTENCE = 0.9
+"""Share of the momentum that the persistent kernel keeps in a step."""
+
+
+def _jittered(step_size: Tensor, draw: Draw) -> Tensor:
+    return step_size * (1.0 + STEP_JITTER * (2.0 * draw.jitter - 1.0))
+
+
+def _mala_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw) -> tuple[State, Info]:
+    return mala(target, state, factor, _jittered(step_size, draw), draw)
+
+
+def _hmc_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw) -> tuple[State, Info]:
+    # one length for all chains of a batch, so that they stay together
+    n_steps = int(min(max(1.0, torch.ceil(TRAJECTORY * draw.jitter[0] / step_size.mean()).item()), MAX_LEAPFROG))
+    return hmc(target, state, factor, step_size, draw, n_steps=n_steps)
+
+
+def _persistent_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw) -> tuple[State, Info]:
+    return persistent(target, state, factor, step_size, draw, persistence=PERSISTENCE)
+
+
+KERNELS: dict[str, Kernel] = {
+    "mala": Kernel(_mala_kernel, 0.574),
+    "hmc": Kernel(_hmc_kernel, 0.8),
+    "persistent-mala": Kernel(_persistent_kernel, 0.9),
+}
+"""Kernels by the name that a recipe gives. MALA's 0.574 is optimal (Roberts & Rosenthal 1998)."""
+
+
+def draw_numbers(generators: list[torch.Generator], dimension: int) -> Draw:
+    """The random numbers of one step, each chain's from its own generator, so that chains do not depend on how they are batched."""
+    normal = torch.stack([torch.randn(dimension, dtype=torch.float64, generator=g) for g in generators])
+    uniform = torch.stack([torch.rand(2, dtype=torch.float64, generator=g) for g in generators])
+    return Draw(normal, uniform[:, 0], uniform[:, 1])

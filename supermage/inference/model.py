@@ -1,0 +1,223 @@
+"""Where data and forward model meet: the Pyro model of a galaxy, and the log density that the sampler walks on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyro
+import pyro.distributions as dist
+import torch
+from jaxtyping import Complex, Float
+from pyro import poutine
+from torch import Tensor
+
+from supermage.data_reduction.gridded import GriddedVisibilities
+from supermage.errors import DomainError, RecipeError
+from supermage.inference.coordinates import Coordinates, Pivots
+from supermage.inference.likelihood import ObservedVisibilities, VisibilityNoise
+from supermage.inference.metric import gauss_newton, jacobian
+from supermage.inference.priors import Priors, build_priors
+from supermage.recipe import Recipe
+
+Theta = Mapping[str, Tensor]
+
+
+class SkyModel(Protocol):
+    """What the fit needs of a forward model; `supermage.forward.galaxy_model.GalaxyModel` is one."""
+
+    def visibilities(self, theta: Theta) -> Complex[Tensor, "block chan cell"]:
+        """Model visibilities, Jy."""
+
+    def circular_velocity(self, theta: Theta, radius: Tensor, component: str = "total") -> Float[Tensor, "radius"]:
+        """Circular velocity, km/s, at radii in arcsec."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Which coordinates the sampler uses, in numbers that a file can hold: the circle's centre, the pivots' radii and their reference."""
+
+    cut: float = 180.0
+    velocity_radius: float | None = None
+    slope_radius: float | None = None
+    reference: tuple[tuple[str, float], ...] = ()
+
+
+class GalaxyFit:
+    """A galaxy's Pyro model with its pieces.
+
+    Parameters
+    ----------
+    galaxy_model
+        The forward model.
+    noise
+        Data and noise.
+    priors
+        Free and fixed parameters.
+    """
+
+    def __init__(self, galaxy_model: SkyModel, noise: VisibilityNoise, priors: Priors) -> None:
+        self.galaxy_model = galaxy_model
+        self.noise = noise
+        self.priors = priors
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the sampled parameters."""
+        return self.priors.names
+
+    def pyro_model(self) -> Theta:
+        """The model as a Pyro program: uniform sites named as in Table 1, and the observed site ``visibilities``."""
+        theta: dict[str, Tensor] = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.priors.fixed.items()}
+        for p in self.priors.free:
+            upper = p.lower + 360.0 if p.name in self.priors.circular else p.upper
+            edges = torch.tensor([p.lower, upper], dtype=torch.float64)
+            theta[p.name] = pyro.sample(p.name, dist.Uniform(edges[0], edges[1], validate_args=False))
+        mean = self.galaxy_model.visibilities(theta)
+        pyro.sample("visibilities", ObservedVisibilities(mean, self.noise), obs=self.noise.data)
+        return theta
+
+    def log_prob(self, theta: Theta) -> Float[Tensor, ""]:
+        """Log of prior times likelihood: the log probability of the Pyro model's trace at theta."""
+        trace = poutine.trace(poutine.condition(self.pyro_model, data=dict(theta))).get_trace()
+        return trace.log_prob_sum()
+
+    def log_likelihood(self, theta: Theta) -> Float[Tensor, ""]:
+        """Log likelihood of every parameter's value."""
+        return self.noise.log_likelihood_of(self.noise.residual(self.galaxy_model.visibilities(theta)))
+
+    def whitened_residual(self, theta: Theta) -> Float[Tensor, "spectrum reim chan"]:
+        """Residual whose Jacobian J makes the Fisher matrix J^T J."""
+        return self.noise.fisher_residual(self.noise.residual(self.galaxy_model.visibilities(theta)))
+
+    def coordinates(self, chart: Chart) -> Coordinates:
+        """The coordinates that a chart describes."""
+        if chart.velocity_radius is None or chart.slope_radius is None:
+            return Coordinates(self.priors, cut=chart.cut)
+        pivots = Pivots(chart.velocity_radius, chart.slope_radius, self._log_velocity_squared(chart.velocity_radius), dict(chart.reference))
+        return Coordinates(self.priors, pivots=pivots, cut=chart.cut)
+
+    def _log_velocity_squared(self, radius: float) -> Callable[[Theta], Tensor]:
+        where = torch.tensor([radius], dtype=torch.float64)
+
+        def log_velocity_squared(theta: Theta) -> Tensor:
+            # intensity_rb is linear in log10 v^2: evaluated at a mid value, so that no velocity underflows
+            raised = {**theta, "intensity_rb": theta["intensity_rb"] + 3.0}
+            velocity = self.galaxy_model.circular_velocity(raised, where, component="stars")[0].to(torch.float64)
+            return 2.0 * torch.log10(velocity.clamp(min=1e-6)) - 3.0
+
+        return log_velocity_squared
+
+
+class PosteriorTarget:
+    """The posterior's log density in the sampler's coordinates, its gradient and its Fisher matrix.
+
+    Parameters
+    ----------
+    fit
+        The galaxy's model.
+    coordinates
+        The map from z to the parameters.
+    """
+
+    def __init__(self, fit: GalaxyFit, coordinates: Coordinates) -> None:
+        self.fit = fit
+        self.coordinates = coordinates
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+        self._asked: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def log_density(self, z: Float[Tensor, "param"]) -> Float[Tensor, ""]:
+        """Log posterior density of z, Jacobian included."""
+        theta, log_jacobian = self.coordinates.to_theta(z)
+        return self.fit.log_prob(theta) + log_jacobian
+
+    def value_and_gradient(self, z: Float[Tensor, "param"]) -> tuple[Tensor, Tensor]:
+        """Log density and gradient; minus infinity and zero where the model is not finite."""
+        leaf = z.detach().clone().requires_grad_(True)
+        theta, log_jacobian = self.coordinates.to_theta(leaf)
+        try:
+            value = self.fit.log_prob(theta) + log_jacobian
+        except DomainError:
+            # a prior's very edge may lie outside the model's domain: a scale length of exactly 0 is no disc
+            return torch.tensor(-torch.inf, dtype=torch.float64), torch.zeros_like(z)
+        self._last = (leaf.detach(), self.coordinates.vector(theta).detach(), log_jacobian.detach())
+        if not torch.isfinite(value):
+            return torch.tensor(-torch.inf, dtype=torch.float64), torch.zeros_like(z)
+        (gradient,) = torch.autograd.grad(value, leaf)
+        if not bool(torch.isfinite(gradient).all()):
+            return torch.tensor(-torch.inf, dtype=torch.float64), torch.zeros_like(z)
+        return value.detach(), gradient
+
+    def parameters(self, z: Float[Tensor, "param"]) -> tuple[Float[Tensor, "param"], Float[Tensor, ""]]:
+        """The free parameters at z and ``log |d theta / d z|``; remembers the last point evaluated and the last asked for: a draw is one of them."""
+        for known in (self._asked, self._last):
+            if known is not None and torch.equal(known[0], z):
+                self._asked = known
+                return known[1], known[2]
+        with torch.no_grad():
+            theta, log_jacobian = self.coordinates.to_theta(z.detach())
+            self._asked = (z.detach().clone(), self.coordinates.vector(theta), log_jacobian)
+        return self._asked[1], self._asked[2]
+
+    def __call__(self, position: Float[Tensor, "chain param"]) -> tuple[Float[Tensor, "chain"], Float[Tensor, "chain param"]]:
+        """Log density and gradient of several chains, one after the other."""
+        pairs = [self.value_and_gradient(z) for z in position]
+        return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
+
+    def fisher(self, z: Float[Tensor, "param"]) -> Float[Tensor, "param param"]:
+        """``J^T J + I``: every prior is a unit normal in its coordinate, the pivots' to the second moment."""
+        matrix = gauss_newton(jacobian(lambda p: self.fit.whitened_residual(self.coordinates.to_theta(p)[0]), z))
+        return matrix + torch.eye(len(z), dtype=torch.float64)
+
+
+def build_model(recipe: Recipe, gridded: GriddedVisibilities) -> GalaxyFit:
+    """Assemble forward model, noise and priors.
+
+    Parameters
+    ----------
+    recipe
+        With sections ``galaxy`` and ``fit``.
+    gridded
+        The data that ``fit.visibilities`` names.
+
+    Raises
+    ------
+    RecipeError
+        If a section is missing, a prior names an unknown parameter, or the priors leave the emulator's range.
+    DataError, DomainError, ModelFileError
+        If data, likelihood or emulator cannot be used.
+    """
+    from supermage.forward.galaxy_model import GalaxyModel
+    from supermage.models.registry import load_model
+
+    if recipe.fit is None or recipe.galaxy is None:
+        raise RecipeError("a fit needs the sections [galaxy] and [fit], got a recipe without")
+    options = recipe.fit.model
+    dtype = torch.float32 if options.precision == "float32" else torch.float64
+    priors = build_priors(recipe.fit)
+    emulator: Any = load_model(options.emulator)
+    _check_emulator_range(emulator, priors, recipe.galaxy.distance)
+    galaxy_model = GalaxyModel(
+        gridded.grid, frequency=gridded.frequency, topo_to_frame=gridded.topo_to_frame, rest_frequency=recipe.galaxy.rest_frequency,
+        convention=gridded.convention, hanning=gridded.hanning, averaging=gridded.averaging, cell_u=gridded.cell_u, cell_v=gridded.cell_v,
+        offset_mean=gridded.offset_mean, offset_second=gridded.offset_second, distance=recipe.galaxy.distance, emulator=emulator,
+        dish_diameter=gridded.dish_diameter, primary_beam_factor=gridded.primary_beam_factor, dtype=dtype, subpixels=options.subpixels,
+        centre_pixels=options.centre_pixels, centre_subpixels=options.centre_subpixels, halo=options.halo)
+    noise = VisibilityNoise(gridded, likelihood=options.likelihood, continuum=options.continuum, dtype=dtype)
+    return GalaxyFit(galaxy_model, noise, priors)
+
+
+def _check_emulator_range(emulator: Any, priors: Priors, distance: float) -> None:
+    """Refuse priors whose corners the emulator was not trained for, before hours are spent."""
+    from supermage.constants import pc_per_arcsec
+
+    edges = {p.name: (p.lower, p.upper) for p in priors.free} | {name: (value, value) for name, value in priors.fixed.items()}
+    for side in (0, 1):
+        gamma = edges["gamma"][side]
+        beta = gamma - edges["gamma_minus_beta"][side]
+        radius = edges["break_r"][side] * pc_per_arcsec(distance)
+        try:
+            emulator.check_domain(*(torch.tensor(v, dtype=torch.float64) for v in (edges["alpha"][side], beta, gamma, radius)))
+        except DomainError as error:
+            raise RecipeError(f"the priors must stay inside the emulator's range: {error}") from None

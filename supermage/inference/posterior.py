@@ -1,0 +1,205 @@
+"""Posterior: the result of a fit, a netCDF file that ArviZ opens."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supermage.errors import DataError, nearest_name
+from supermage.inference.parameters import PARAMETERS, Parameter
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from supermage.inference.diagnostics import Diagnosis
+
+FloatArray = NDArray[np.float64]
+
+
+class Posterior:
+    """Draws of a fit with their units, priors and origin.
+
+    Parameters
+    ----------
+    data
+        ArviZ' InferenceData with groups ``posterior`` (one variable a parameter, dimensions chain and draw) and ``sample_stats``.
+    path
+        Where it lies, if it does.
+
+    Raises
+    ------
+    DataError
+        If there is no posterior group.
+    """
+
+    def __init__(self, data: Any, *, path: Path | None = None) -> None:
+        if "posterior" not in data.groups():
+            raise DataError(f"a posterior file needs the group 'posterior', got {', '.join(data.groups()) or 'none'}")
+        self._data = data
+        self.path = path
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Recipe (JSON), data checksum, seed, versions, gradients spent and more, as stored."""
+        return dict(self._data.attrs)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Sampled parameters."""
+        return tuple(str(name) for name in self._data["posterior"].data_vars)
+
+    @property
+    def truth(self) -> dict[str, float]:
+        """True values of a mock, or empty."""
+        text = str(self._data.attrs.get("truth", ""))
+        return {str(k): float(v) for k, v in json.loads(text).get("parameters", {}).items()} if text else {}
+
+    @property
+    def fixed(self) -> dict[str, float]:
+        """Parameters that were held, with their values."""
+        return {str(k): float(v) for k, v in json.loads(str(self._data.attrs.get("fixed", "{}"))).items()}
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The sampled parameters with the bounds of the priors used."""
+        return tuple(self._parameter(name) for name in self.names)
+
+    def draws(self, name: str) -> FloatArray:
+        """Draws of one parameter, shape (chain, draw).
+
+        Raises
+        ------
+        DataError
+            If the fit did not sample it.
+        """
+        if name not in self.names:
+            raise DataError(f"a posterior holds {', '.join(self.names)}, got '{name}'{nearest_name(name, self.names)}")
+        return np.asarray(self._data["posterior"][name].values, dtype=float)
+
+    @cached_property
+    def diagnosis(self) -> Diagnosis:
+        """R-hat, effective sample sizes, edges and widths of every parameter."""
+        from supermage.inference.diagnostics import diagnose
+
+        stats = self._data["sample_stats"] if "sample_stats" in self._data.groups() else {}
+        acceptance = np.asarray(stats["acceptance_rate"].values) if "acceptance_rate" in stats else None
+        circular = tuple(json.loads(str(self._data.attrs.get("circular", "[]"))))
+        return diagnose({name: self.draws(name) for name in self.names}, self.parameters, circular=circular, acceptance=acceptance)
+
+    @property
+    def converged(self) -> bool:
+        """Whether worst R-hat and smallest effective sample size pass."""
+        return self.diagnosis.converged
+
+    def to_arviz(self) -> Any:
+        """ArviZ' InferenceData."""
+        return self._data
+
+    def summary(self) -> pd.DataFrame:
+        """One row a parameter: unit, mean, sd, median, 68 and 95 % interval, prior, posterior over prior width, R-hat, ESS, and truth if known."""
+        import pandas as pd
+
+        from supermage.inference.diagnostics import unwrap_angle
+
+        circular = tuple(json.loads(str(self._data.attrs.get("circular", "[]"))))
+        rows = {}
+        for p in self.parameters:
+            values = unwrap_angle(self.draws(p.name)) if p.name in circular else self.draws(p.name)
+            low95, low68, median, high68, high95 = np.quantile(values, [0.025, 0.16, 0.5, 0.84, 0.975])
+            d = self.diagnosis.parameters[p.name]
+            rows[p.name] = {"unit": p.unit, "mean": values.mean(), "sd": values.std(ddof=1), "median": median, "low_68": low68, "high_68": high68,
+                            "low_95": low95, "high_95": high95, "prior_lower": p.lower, "prior_upper": p.upper, "width_ratio": d.width_ratio,
+                            "rhat": d.rhat, "ess_bulk": d.ess_bulk, "ess_tail": d.ess_tail}
+            if self.truth:
+                rows[p.name]["truth"] = self.truth.get(p.name, np.nan)
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def save(self, path: str | Path) -> Path:
+        """Write netCDF, whole or not at all.
+
+        Raises
+        ------
+        DataError
+            If it cannot be written; the previous file survives.
+        """
+        from supermage.inference import arviz_access
+
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            arviz_access.write(self._data, temporary)
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            raise DataError(f"a posterior must be writable, got {path}: {error.strerror or error}") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+        self.path = path
+        return path
+
+    def _parameter(self, name: str) -> Parameter:
+        attributes = self._data["posterior"][name].attrs
+        known = PARAMETERS.get(name)
+        return Parameter(name, str(attributes.get("unit", known.unit if known else "")), str(attributes.get("symbol", name)),
+                         float(attributes["prior_lower"]), float(attributes["prior_upper"]), str(attributes.get("description", "")))
+
+
+def make_posterior(draws: Mapping[str, FloatArray], stats: Mapping[str, FloatArray], parameters: tuple[Parameter, ...], *,
+                   warmup: Mapping[str, FloatArray] | None = None, attributes: Mapping[str, Any]) -> Posterior:
+    """Assemble a `Posterior` from (chain, draw) arrays.
+
+    Parameters
+    ----------
+    draws
+        Parameters by name.
+    stats
+        ``lp``, ``acceptance_rate``, ``step_size``.
+    parameters
+        Units, symbols and priors.
+    warmup
+        Warm-up draws by name.
+    attributes
+        What is stored beside: numbers and strings.
+    """
+    from supermage.inference import arviz_access
+
+    groups: dict[str, Mapping[str, FloatArray]] = {"posterior": draws, "sample_stats": stats}
+    if warmup:
+        groups["warmup_posterior"] = warmup
+    data = arviz_access.from_dict(groups, attributes=attributes)
+    for group in ("posterior", "warmup_posterior"):
+        if group in data.groups():
+            for p in parameters:
+                data[group][p.name].attrs.update(unit=p.unit, units=p.unit, symbol=p.symbol, prior_lower=p.lower, prior_upper=p.upper,
+                                                 description=p.description, long_name=p.description)
+            data[group].attrs.update(attributes)
+    return Posterior(data)
+
+
+def open_posterior(path: str | Path) -> Posterior:
+    """Open a fit's netCDF file.
+
+    Raises
+    ------
+    DataError
+        If it is missing, damaged, or no posterior.
+    """
+    from supermage.inference import arviz_access
+
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"a posterior must be a netCDF file, got {path}, which is not there")
+    try:
+        data = arviz_access.read(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"a posterior must be a netCDF file that ArviZ opens, got {path}: {str(error).splitlines()[0]}") from None
+    return Posterior(data, path=path)

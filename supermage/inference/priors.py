@@ -1,0 +1,89 @@
+"""Uniform priors: Table 1's, changed or fixed by the recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from supermage.errors import RecipeError, nearest_name
+from supermage.inference.parameters import NFW_HALO, TABLE_1, Parameter
+from supermage.recipe import FitSection
+
+FULL_TURN = 359.0
+"""A prior on the position angle at least this wide (deg) is a whole circle."""
+
+
+@dataclass(frozen=True)
+class Priors:
+    """The sampled parameters, with the bounds of their uniform priors, and the fixed ones.
+
+    Attributes
+    ----------
+    free
+        Sampled parameters in the order of Table 1; their ``lower`` and ``upper`` are the prior's.
+    fixed
+        Values of the others.
+    """
+
+    free: tuple[Parameter, ...]
+    fixed: Mapping[str, float]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the sampled parameters."""
+        return tuple(parameter.name for parameter in self.free)
+
+    @property
+    def circular(self) -> tuple[str, ...]:
+        """Sampled angles whose prior is the whole circle."""
+        return tuple(p.name for p in self.free if p.name == "PA" and p.upper - p.lower >= FULL_TURN)
+
+    def check_inside(self, values: Mapping[str, float], *, what: str = "a start") -> None:
+        """Refuse values of unknown parameters, or outside the priors (edges belong to them).
+
+        Raises
+        ------
+        RecipeError
+            At the first value that breaks the rule.
+        """
+        bounds = {p.name: p for p in self.free}
+        for name, value in values.items():
+            if name in self.fixed:
+                if not math.isclose(value, self.fixed[name]):
+                    raise RecipeError(f"{what} cannot move the fixed parameter '{name}' from {self.fixed[name]:g}, got {value:g}")
+            elif name not in bounds:
+                raise RecipeError(f"{what} names an unknown parameter, got '{name}'{nearest_name(name, [*bounds, *self.fixed])}")
+            elif not bounds[name].lower <= value <= bounds[name].upper:
+                raise RecipeError(f"{what} must lie inside the prior of '{name}', [{bounds[name].lower:g}, {bounds[name].upper:g}], got {value:g}")
+
+
+def build_priors(fit: FitSection) -> Priors:
+    """Table 1's priors (and the halo's, where there is one) under the recipe's changes.
+
+    Raises
+    ------
+    RecipeError
+        If the recipe names an unknown parameter, one of a halo that the model lacks, or fixes everything.
+    """
+    known = TABLE_1 + (NFW_HALO if fit.model.halo == "nfw" else ())
+    names = [parameter.name for parameter in known]
+    for name in fit.priors:
+        if name not in names:
+            hint = "; set halo = \"nfw\" in [fit.model] to fit a halo" if name in {p.name for p in NFW_HALO} else nearest_name(name, names)
+            raise RecipeError(f"[fit.priors] names an unknown parameter, got '{name}'{hint}")
+    free, fixed = [], {}
+    for parameter in known:
+        prior = fit.priors.get(parameter.name)
+        if prior is not None and prior.fixed is not None:
+            fixed[parameter.name] = prior.fixed
+        elif prior is not None and prior.lower is not None and prior.upper is not None:
+            if not (math.isfinite(prior.lower) and math.isfinite(prior.upper)):
+                raise RecipeError(f"the prior of '{parameter.name}' must be finite, got [{prior.lower}, {prior.upper}]")
+            free.append(dataclasses.replace(parameter, lower=prior.lower, upper=prior.upper))
+        else:
+            free.append(parameter)
+    if not free:
+        raise RecipeError("a fit needs at least one free parameter, got every one fixed")
+    return Priors(tuple(free), fixed)
