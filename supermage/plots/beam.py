@@ -1,37 +1,23 @@
-"""The synthesised beam: its shape, and how it is drawn."""
+"""The synthesised beam: its width, its words, and how it is drawn."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Ellipse
 
+from supermage.data_reduction.images import Beam
 
-@dataclass(frozen=True)
-class Beam:
-    """Gaussian that fits the main lobe of the dirty beam.
 
-    Parameters
-    ----------
-    major, minor
-        Full widths at half maximum, arcsec.
-    position_angle
-        Of the major axis, degrees east of north.
-    """
+def beam_width(beam: Beam) -> float:
+    """Geometric mean of the two widths, arcsec."""
+    return math.sqrt(beam.major * beam.minor)
 
-    major: float
-    minor: float
-    position_angle: float
 
-    @property
-    def width(self) -> float:
-        """Geometric mean of the two widths, arcsec."""
-        return math.sqrt(self.major * self.minor)
-
-    def __str__(self) -> str:
-        return f'{self.major:.2f}" x {self.minor:.2f}", PA {self.position_angle:.0f} deg'
+def beam_words(beam: Beam) -> str:
+    """The beam in a few words."""
+    return f"{beam.major:.2f} × {beam.minor:.2f} arcsec, position angle {beam.position_angle:.0f} deg"
 
 
 def draw_beam(axes: Axes, beam: Beam, *, colour: str = "white", edge: str = "black") -> Axes:

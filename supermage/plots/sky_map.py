@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from supermage.plots.beam import Beam, draw_beam
+from supermage.data_reduction.images import Beam
+from supermage.plots.beam import draw_beam
 from supermage.plots.style import INTENSITY_MAP
 
 

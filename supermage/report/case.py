@@ -24,6 +24,8 @@ BAND_DRAWS = 200
 RADII = 90
 INNERMOST_BEAMS = 0.02
 SEED = 1
+EMULATOR_RANGE = (2.0, 10_000.0)
+"""Radii, pc, over which the emulators' errors are measured (their model card)."""
 
 
 class Case:
@@ -115,16 +117,14 @@ class Case:
         generator = np.random.default_rng(SEED)
         chosen = np.sort(generator.choice(record.n_draws, size=min(BAND_DRAWS, record.n_draws), replace=False))
         cubes = self.cubes
-        radius = np.geomspace(INNERMOST_BEAMS * cubes.beam.width, 0.5 * self.gridded.grid.field_of_view, RADII)
+        radius = np.geomspace(INNERMOST_BEAMS * cubes.beam_width, 0.5 * self.gridded.grid.field_of_view, RADII)
         return profiles_of(self.fit.galaxy_model, [record.theta(int(k)) for k in chosen], radius, pc_per_arcsec=self.pc_per_arcsec,
                            halo=self.halo, truth=record.true_theta())
 
-    @cached_property
+    @property
     def emulator_range(self) -> tuple[float, float]:
-        """Radii (arcsec) between the narrowest and widest Gaussian of the emulator at the median break radius."""
-        widths = self.fit.galaxy_model.emulator.width_ratio.detach().double().numpy()
-        break_radius = self.best_theta["break_r"]
-        return float(widths.min() * break_radius), float(widths.max() * break_radius)
+        """Radii (arcsec) over which the emulator's errors are measured."""
+        return EMULATOR_RANGE[0] / self.pc_per_arcsec, EMULATOR_RANGE[1] / self.pc_per_arcsec
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -137,7 +137,7 @@ class Case:
         mass = self.record.mass
         low, high = edge_density(mass.draws, mass.lower, mass.upper)
         return MassFacts(width_ratio=mass.width_ratio, span=interval(mass.draws, 0.68).width, lower_edge=low, upper_edge=high,
-                         sphere_of_influence=float(np.median(self.profiles.sphere_of_influence())), beam=self.cubes.beam.width)
+                         sphere_of_influence=float(np.median(self.profiles.sphere_of_influence())), beam=self.cubes.beam_width)
 
     def residual_facts(self) -> ResidualFacts:
         """What the residuals say of the best draw."""

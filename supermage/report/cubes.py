@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label
 from scipy.stats import norm
 
 from supermage.data_reduction.gridded import GriddedVisibilities
-from supermage.plots.beam import Beam
+from supermage.data_reduction.images import Beam, dirty_cube
+from supermage.data_reduction.spectral import velocity_of_frequency
+from supermage.plots.beam import beam_width
 
 FloatArray = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
@@ -30,22 +31,27 @@ class SkyCubes:
         km/s, ascending, shape (chan,).
     data, model, residual
         Jy/beam, shape (chan, y, x), x growing east; a flat continuum has been taken from the data where the fit allowed for one.
-    dirty_beam
-        Shape (y, x), 1 at its centre.
+    frequency
+        Of the same channels, in the data's frame, Hz.
     beam
-        Gaussian that fits its main lobe.
+        Gaussian that fits the main lobe of the dirty beam.
     noise
         Noise of one channel that the standard errors predict, Jy/beam, shape (chan,).
     """
 
     axis: FloatArray
     velocity: FloatArray
+    frequency: FloatArray
     data: FloatArray
     model: FloatArray
     residual: FloatArray
-    dirty_beam: FloatArray
     beam: Beam
     noise: FloatArray
+
+    @property
+    def beam_width(self) -> float:
+        """Geometric mean of the beam's widths, arcsec."""
+        return beam_width(self.beam)
 
     @property
     def width(self) -> float:
@@ -74,53 +80,10 @@ def sky_cubes(gridded: GriddedVisibilities, model: ComplexArray, continuum: Comp
         Flat continuum to take from the data, Jy, shape (block, cell).
     """
     good = np.isfinite(gridded.standard_error)
-    data = np.where(good, gridded.mean - continuum[:, None, :], 0.0)
-    velocity, target = common_channels(gridded)
-    cubes = [_image(gridded, values, target, len(velocity)) for values in (data, model)]
-    dirty_beam = _image(gridded, np.ones_like(model), target, len(velocity))[0].mean(axis=0)
-    axis = gridded.grid.axis
-    noise = cubes[0][1]
-    return SkyCubes(axis=axis, velocity=velocity, data=cubes[0][0], model=cubes[1][0], residual=cubes[0][0] - cubes[1][0],
-                    dirty_beam=dirty_beam, beam=fit_beam(dirty_beam, axis), noise=noise)
-
-
-def common_channels(gridded: GriddedVisibilities) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Velocity axis of the first block, ascending, and the channel on it that is nearest to every block's channel (-1 beyond its ends)."""
-    velocity = np.sort(gridded.velocity[0])
-    width = float(np.median(np.diff(velocity))) if velocity.size > 1 else 1.0
-    index = np.rint((gridded.velocity - velocity[0]) / width).astype(np.int64)
-    return velocity, np.where((index >= 0) & (index < velocity.size), index, -1)
-
-
-def _image(gridded: GriddedVisibilities, values: ComplexArray, target: NDArray[np.int64], n_channel: int) -> tuple[FloatArray, FloatArray]:
-    """Dirty cube (chan, y, x), Jy/beam, and its noise (chan,): natural weights, blocks added at their nearest channel."""
-    n = gridded.grid.n_pixel
-    weighted = np.zeros((n_channel, n, n), dtype=complex)
-    weight = np.zeros(n_channel)
-    row, column = gridded.cell_v % n, gridded.cell_u % n
-    for block, channels in enumerate(target):
-        for channel, number in enumerate(channels):
-            if number >= 0:
-                w = gridded.weight[block, channel]
-                np.add.at(weighted[number], (row, column), w * values[block, channel])
-                weight[number] += w.sum()
-    # The other half of the uv plane doubles the real part; axes are [v, u] -> [y, x] with the phase centre at n / 2.
-    cube = np.fft.fftshift(np.fft.ifft2(weighted).real * n * n, axes=(1, 2))
-    safe = np.where(weight > 0, weight, np.inf)
-    return cube / safe[:, None, None], np.where(weight > 0, 1.0 / np.sqrt(np.where(weight > 0, weight, 1.0)), np.inf)
-
-
-def fit_beam(dirty_beam: FloatArray, axis: FloatArray) -> Beam:
-    """Gaussian of the same second moments as the main lobe above half its height, scaled to full width at half maximum."""
-    lobes, _ = label(dirty_beam > 0.5 * dirty_beam.max())
-    peak = np.unravel_index(np.argmax(dirty_beam), dirty_beam.shape)
-    y, x = np.nonzero(lobes == lobes[peak])
-    east, north = axis[x] - axis[peak[1]], axis[y] - axis[peak[0]]
-    # Least squares of -ln(beam) = quadratic form: exact for a Gaussian, unlike moments of a clipped lobe.
-    design = np.stack([east**2, 2 * east * north, north**2], axis=1)
-    value = -np.log(dirty_beam[y, x] / dirty_beam.max())
-    (a, b, c), *_ = np.linalg.lstsq(design, value, rcond=None)
-    size, direction = np.linalg.eigh(np.array([[a, b], [b, c]]))
-    minor_major = np.sqrt(math.log(2.0) / np.maximum(size, 1e-12)) * 2.0
-    east_major, north_major = direction[:, 0]
-    return Beam(float(minor_major[0]), float(minor_major[1]), float(np.degrees(np.arctan2(east_major, north_major)) % 180.0))
+    image = dirty_cube(gridded, np.where(good, gridded.mean - continuum[:, None, :], 0.0))
+    modelled = dirty_cube(gridded, np.where(good, model, 0.0), fit_beam=False).data
+    velocity = velocity_of_frequency(image.frequency, gridded.rest_frequency, gridded.convention)
+    order = np.argsort(velocity)
+    data, modelled = image.data[order], modelled[order]
+    return SkyCubes(axis=gridded.grid.axis, velocity=velocity[order], frequency=image.frequency[order], data=data, model=modelled,
+                    residual=data - modelled, beam=image.beam, noise=image.noise[order])

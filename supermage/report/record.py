@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supermage.errors import DataError, RecipeError
+from supermage.inference.parameters import Parameter
+from supermage.inference.posterior import open_posterior
 from supermage.recipe import PARAMETER_NAMES, Recipe
 from supermage.report.statistics import Mixing, edge_density, interval, mixing, unwrap, width_ratio
 
@@ -36,6 +38,8 @@ class Sampled:
         Shape (chain, draw); of an angle whose prior is the whole circle, moved by whole turns to lie around its circular mean.
     truth
         Of a mock.
+    circular
+        Whether it is an angle whose prior is the whole circle.
     """
 
     name: str
@@ -46,11 +50,7 @@ class Sampled:
     upper: float
     draws: FloatArray
     truth: float | None = None
-
-    @property
-    def circular(self) -> bool:
-        """Whether it is an angle whose prior is the whole circle."""
-        return is_circular(self.unit, self.lower, self.upper)
+    circular: bool = False
 
     @cached_property
     def mixing(self) -> Mixing:
@@ -174,56 +174,30 @@ def read_record(path: str | Path) -> Record:
         If it is missing, or not a posterior that ``supermage fit`` wrote.
     """
     path = Path(path)
-    inference = _open(path)
-    posterior = inference["posterior"]
-    facts = {**inference.attrs, **posterior.attrs}
-    missing = [name for name in NEEDED if name not in facts]
-    if missing or "log10_mbh" not in posterior:
-        raise DataError(f"a posterior must have been written by `supermage fit`, got {path} without {', '.join(missing) or 'log10_mbh'}")
-    truth = _truth(facts)
-    recipe = _recipe(facts, path)
+    posterior = open_posterior(path)
+    inference = posterior.to_arviz()
+    facts = {**inference["posterior"].attrs, **posterior.attributes}
+    missing = [name for name in NEEDED if name not in facts] + ([] if "log10_mbh" in posterior.names else ["log10_mbh"])
+    if missing:
+        raise DataError(f"a report needs a posterior that `supermage fit` wrote, got {path} without {', '.join(missing)}")
     order = {name: number for number, name in enumerate(PARAMETER_NAMES)}
-    names = sorted((str(name) for name in posterior.data_vars if "prior_lower" in posterior[name].attrs), key=lambda n: order.get(n, len(order)))
-    parameters = tuple(_sampled(name, posterior[name], truth) for name in names)
-    density = inference["sample_stats"].get("lp") if "sample_stats" in inference else None
-    fixed = {} if recipe.fit is None else {n: p.fixed for n, p in recipe.fit.priors.items() if p.fixed is not None}
-    return Record(path=path, recipe=recipe, parameters=parameters, fixed=fixed, truth=truth, facts=facts,
-                  log_density=None if density is None else np.asarray(density.values, dtype=float))
-
-
-def _open(path: Path) -> Any:
-    import arviz
-
-    if not path.is_file():
-        raise DataError(f"a posterior must be a file, got {path}, which is not there")
-    try:
-        inference = arviz.from_netcdf(str(path))
-    except Exception as error:  # noqa: BLE001 - the reader below raises whatever its back end does
-        raise DataError(f"a posterior must be a netCDF file written by `supermage fit`, got {path} ({_first_line(error)})") from None
-    if "posterior" not in inference:
-        raise DataError(f"a posterior must have been written by `supermage fit`, got {path} without a group 'posterior'")
-    return inference
+    circular = tuple(json.loads(str(facts.get("circular", "[]"))))
+    parameters = tuple(_sampled(p, posterior.draws(p.name), posterior.truth, p.name in circular)
+                       for p in sorted(posterior.parameters, key=lambda p: order.get(p.name, len(order))))
+    stats = inference["sample_stats"] if "sample_stats" in inference.groups() else {}
+    return Record(path=path, recipe=_recipe(facts, path), parameters=parameters, fixed=posterior.fixed, truth=posterior.truth, facts=facts,
+                  log_density=np.asarray(stats["lp"].values, dtype=float) if "lp" in stats else None)
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
-def _sampled(name: str, variable: Any, truth: Mapping[str, float]) -> Sampled:
-    attributes = variable.attrs
-    lower, upper = float(attributes["prior_lower"]), float(attributes["prior_upper"])
-    draws = np.asarray(variable.transpose("chain", "draw").values, dtype=float)
-    unit = str(attributes.get("unit", attributes.get("units", "")))
-    if is_circular(unit, lower, upper):
-        draws = unwrap(draws)
-    return Sampled(name=name, symbol=str(attributes.get("symbol", name)).strip("$"), unit=unit, draws=draws, lower=lower, upper=upper,
-                   description=str(attributes.get("description", "")), truth=truth.get(name))
-
-
-def _truth(facts: Mapping[str, Any]) -> dict[str, float]:
-    text = facts.get("truth") or "{}"
-    table = json.loads(text) if isinstance(text, str) else text
-    return {str(name): float(value) for name, value in dict(table.get("parameters", table)).items() if isinstance(value, (int, float))}
+def _sampled(parameter: Parameter, draws: FloatArray, truth: Mapping[str, float], circular: bool) -> Sampled:
+    circular = circular or is_circular(parameter.unit, parameter.lower, parameter.upper)
+    return Sampled(name=parameter.name, symbol=parameter.symbol.strip("$"), unit=parameter.unit, description=parameter.description,
+                   lower=parameter.lower, upper=parameter.upper, draws=unwrap(draws) if circular else draws, circular=circular,
+                   truth=truth.get(parameter.name))
 
 
 def _recipe(facts: Mapping[str, Any], path: Path) -> Recipe:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from supermage.inference.arviz_access import ess, rhat
+
 FloatArray = NDArray[np.float64]
 
 EDGE = 0.02
@@ -75,11 +77,9 @@ class Mixing:
 
 def mixing(draws: FloatArray) -> Mixing:
     """Convergence numbers of draws of shape (chain, draw). A parameter that never moved counts as not converged."""
-    from arviz import ess, rhat
-
     if draws.shape[1] < 4 or not np.all(np.isfinite(draws)) or np.ptp(draws) == 0:
         return Mixing(math.inf, 0.0, 0.0)
-    return Mixing(float(rhat(draws)), float(ess(draws, method="bulk")), float(ess(draws, method="tail")))
+    return Mixing(rhat(draws), ess(draws, method="bulk"), ess(draws, method="tail"))
 
 
 def upper_limit(log_mass: FloatArray, level: float = 0.95) -> tuple[float, float]:

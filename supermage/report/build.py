@@ -1,0 +1,148 @@
+"""Build the report of a posterior: the page, its figures, tables and FITS files, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from supermage.data_reduction.images import write_fits
+from supermage.errors import DataError
+from supermage.progress import Progress, SilentProgress
+from supermage.report import html
+from supermage.report.case import Case
+from supermage.report.citations import bibtex
+from supermage.report.figures import FIGURES, find_figure
+from supermage.report.mass import summary_lines
+from supermage.report.record import read_record
+from supermage.report.sections import lead, sections
+from supermage.report.tables import latex_table
+from supermage.report.verdict import Status
+
+MARKER = "summary.txt"
+"""Every report holds this file; a folder without it is not ours to replace."""
+
+
+def report(posterior_path: str | Path, *, output: str | Path | None = None, figure: str | None = None, progress: Progress | None = None) -> Path:
+    """Write the report of a posterior.
+
+    Parameters
+    ----------
+    posterior_path
+        What ``supermage fit`` wrote; the gridded visibilities must be where the fit found them.
+    output
+        Folder of the report (default: ``report`` beside the posterior); an earlier report there is replaced.
+    figure
+        Redraw only this figure, into ``figures/`` of that folder.
+    progress
+        Told of every figure.
+
+    Returns
+    -------
+    path
+        ``index.html``, or the PNG of the one figure.
+
+    Raises
+    ------
+    DataError
+        If the posterior or its data are missing, foreign or do not belong together, or the folder cannot be written.
+    DomainError
+        If the figure is unknown.
+    """
+    posterior_path = Path(posterior_path)
+    spec = None if figure is None else find_figure(figure)
+    case = Case(read_record(posterior_path))
+    folder = posterior_path.parent / "report" if output is None else Path(output)
+    return build(case, folder, progress=progress) if spec is None else redraw(case, spec.name, folder)
+
+
+def redraw(case: Case, name: str, folder: Path) -> Path:
+    """Draw one figure into ``folder/figures``; returns the PNG's path."""
+    spec = find_figure(name)
+    target = folder / "figures"
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target, prefix=".") as work:
+            for path in spec.save(case, Path(work)):
+                os.replace(path, target / path.name)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    return target / f"{name}.png"
+
+
+def build(case: Case, folder: Path, *, progress: Progress | None = None) -> Path:
+    """Build the whole report in a temporary folder beside ``folder``, then put it in its place."""
+    progress = progress or SilentProgress()
+    if folder.exists() and not (folder / MARKER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        # a folder that only single figures were drawn into is ours too
+        if not folder.is_dir() or {path.name for path in folder.iterdir()} != {"figures"}:
+            raise DataError(f"a report must go to a new folder, an empty one or an earlier report, got {folder}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    try:
+        work.chmod(0o755)
+        _write(case, work, progress)
+        _put_in_place(work, folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder / "index.html"
+
+
+def _write(case: Case, work: Path, progress: Progress) -> None:
+    progress.start("report", len(FIGURES) + 2)
+    (work / "figures").mkdir()
+    downloads = _write_files(case, work)
+    progress.advance(note="tables and cubes")
+    for spec in FIGURES.values():
+        spec.save(case, work / "figures")
+        progress.advance(note=spec.name)
+
+    def png(name: str) -> bytes:
+        return (work / "figures" / f"{name}.png").read_bytes()
+
+    galaxy = case.record.recipe.galaxy
+    title = f"Black hole of {galaxy.name if galaxy else case.record.path.stem}: {case.verdict.status.value}"
+    (work / "index.html").write_text(html.page(title, lead(case), sections(case, png, downloads)), encoding="utf-8")
+    lines = summary_lines(case.record, case.verdict)
+    (work / MARKER).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    progress.advance()
+    progress.done(case.verdict.status.value)
+
+
+def _write_files(case: Case, work: Path) -> dict[str, Path]:
+    """Write tables and cubes; their titles and their paths relative to the page."""
+    cubes = case.cubes
+    sampler = case.record.recipe.fit.sampler.kernel if case.record.recipe.fit else ""
+    (work / "parameters.tex").write_text(latex_table(case.record, claimed=case.verdict.status is Status.DETECTED), encoding="utf-8")
+    (work / "references.bib").write_text(bibtex(halo=case.halo != "none", mala=sampler == "mala"), encoding="utf-8")
+    files = {"Parameter table, LaTeX": Path("parameters.tex"), "References of what was used, BibTeX": Path("references.bib"),
+             "The result in a few lines, text": Path(MARKER)}
+    ascending = cubes.frequency.argsort()
+    for name in ("data", "model", "residual"):
+        write_fits(work / f"{name}.fits", getattr(cubes, name)[ascending], case.gridded, beam=cubes.beam, frequency=cubes.frequency[ascending])
+        files[f"Dirty cube of the {name}, FITS"] = Path(f"{name}.fits")
+    return files
+
+
+def _put_in_place(work: Path, folder: Path) -> None:
+    """Swap: the earlier report is moved aside, and comes back if the new one cannot take its place."""
+    aside = folder.with_name(f".{folder.name}.earlier.{os.getpid()}")
+    if folder.exists():
+        os.replace(folder, aside)
+    try:
+        os.replace(work, folder)
+    except OSError:
+        if aside.exists():
+            os.replace(aside, folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> DataError:
+    return DataError(f"a report must go to a folder that can be written and has room, got {folder} ({error.strerror or error})")

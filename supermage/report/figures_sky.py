@@ -1,0 +1,155 @@
+"""Figures of data, model and residual: moment maps, channel maps, position-velocity diagram."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from supermage.plots.beam import beam_words
+from supermage.plots.moments import Moments, emission_mask, moments
+from supermage.plots.position_velocity import major_axis_slice, position_velocity
+from supermage.plots.sky_map import sky_map
+from supermage.plots.style import DIVERGING_MAP, INTENSITY_MAP, PAGE, WIDTH_MAP, new_figure
+from supermage.report.case import Case
+from supermage.report.figure import FigureSpec
+
+FloatArray = NDArray[np.float64]
+GROUPS = 8
+FLUX_SIGMAS = 3.0
+Place = Literal["both", "x", "y", "none"]
+
+
+@cache
+def _corner(rows: int, columns: int, row: int, column: int) -> Place:
+    """Which axes of a panel are named: only the outer ones."""
+    bottom, left = row == rows - 1, column == 0
+    return "both" if bottom and left else "x" if bottom else "y" if left else "none"
+
+
+def half_width(case: Case) -> float:
+    """Half the field worth showing: where the model's integrated flux is above 2 % of its peak, and two beams more."""
+    cubes = case.cubes
+    flux = np.abs(cubes.model.sum(axis=0))
+    y, x = np.nonzero(flux > 0.1 * flux.max())
+    reach = max(np.abs(cubes.axis[x]).max(), np.abs(cubes.axis[y]).max()) + 1.5 * cubes.beam.major
+    return float(min(reach, cubes.axis[-1]))
+
+
+def _moments(case: Case) -> tuple[Moments, Moments, float]:
+    cubes = case.cubes
+    noise = float(np.median(cubes.noise[np.isfinite(cubes.noise)]))
+    mask = emission_mask(cubes.model, noise=noise)
+    error = noise * cubes.width * float(np.sqrt(max(mask.sum(axis=0).max(), 1)))
+    maps = [moments(cube, cubes.velocity, mask, width=cubes.width, floor=FLUX_SIGMAS * error) for cube in (cubes.data, cubes.model)]
+    return maps[0], maps[1], error
+
+
+def draw_moments(case: Case) -> Figure:
+    """Three rows of moments, columns data, model, data minus model."""
+    data, model, error = _moments(case)
+    cubes = case.cubes
+    figure = new_figure(PAGE, 6.2)
+    axes = figure.subplots(3, 3)
+    reach = half_width(case)
+    peak = float(max(data.flux.max(), model.flux.max()))
+    systemic = case.best_theta["systemic_velocity"]
+    speed = float(np.nanmax(np.abs(model.velocity - systemic), initial=1.0))
+    widest = float(np.nanmax([*model.dispersion.ravel(), *data.dispersion.ravel()], initial=1.0))
+    kinds = (
+        ("flux", "Flux (Jy/beam km/s)", INTENSITY_MAP, (0.0, peak), 5 * error),
+        ("velocity", "Velocity (km/s)", DIVERGING_MAP, (systemic - speed, systemic + speed), 0.5 * speed),
+        ("dispersion", "Dispersion (km/s)", WIDTH_MAP, (0.0, widest), 0.5 * widest),
+    )
+    for row, (name, unit, colours, limits, spread) in enumerate(kinds):
+        first, second = getattr(data, name), getattr(model, name)
+        common = np.where(np.isfinite(first) & np.isfinite(second), 1.0, np.nan)
+        panels = ((first, limits, colours, None, "Data"), (second, limits, colours, unit, "Model"),
+                  (first - second if name == "flux" else (first - second) * common, (-spread, spread), DIVERGING_MAP, unit, "Data − model"))
+        for column, (image, span, colour_map, label, title) in enumerate(panels):
+            sky_map(axes[row, column], image, cubes.axis, limits=span, unit=label, colour_map=colour_map, half_width=reach,
+                    beam=cubes.beam if row == 0 else None, label=_corner(3, 3, row, column), title=title if row == 0 else "",
+                    contours=())
+    return figure
+
+
+def channel_groups(case: Case) -> list[NDArray[np.int64]]:
+    """Up to eight groups of neighbouring channels that cover the model's line."""
+    light = np.abs(case.cubes.model).max(axis=(1, 2))
+    bright = np.flatnonzero(light > 0.1 * light.max())
+    span = np.arange(bright.min(), bright.max() + 1)
+    return [part for part in np.array_split(span, min(GROUPS, span.size)) if part.size]
+
+
+def draw_channels(case: Case) -> Figure:
+    """Rows data, model, residual; columns velocity."""
+    cubes = case.cubes
+    groups = channel_groups(case)
+    stacks = [np.array([cube[g].mean(axis=0) for g in groups]) * 1e3 for cube in (cubes.data, cubes.model, cubes.residual)]
+    limit = float(np.abs(stacks[0]).max())
+    figure = new_figure(PAGE, 3.1)
+    axes = figure.subplots(3, len(groups), squeeze=False)
+    reach = half_width(case)
+    for row, (name, stack) in enumerate(zip(("Data", "Model", "Residual"), stacks, strict=True)):
+        for column, image in enumerate(stack):
+            panel = axes[row, column]
+            sky_map(panel, image, cubes.axis, limits=(-limit, limit), colour_map=DIVERGING_MAP, half_width=reach,
+                    beam=cubes.beam if column == 0 and row == 0 else None, label="none",
+                    title=f"{cubes.velocity[groups[column]].mean():.0f} km/s" if row == 0 else "")
+            if column == 0:
+                panel.set_ylabel(name)
+            if row == 2 and column == 0:
+                panel.tick_params(labelbottom=True, labelleft=True)
+                panel.set_xlabel("East (arcsec)")
+                panel.set_ylabel("Residual\nNorth (arcsec)")
+    figure.colorbar(axes[0, 0].images[0], ax=axes, label="mJy/beam", fraction=0.02, pad=0.01)
+    return figure
+
+
+def draw_position_velocity(case: Case) -> Figure:
+    """Data with the model's contours, and the residual."""
+    cubes, theta = case.cubes, case.best_theta
+    reach = min(half_width(case), float(cubes.axis[-1]) - float(np.hypot(theta["x"], theta["y"])))
+    cut = {name: major_axis_slice(cube * 1e3, cubes.axis, position_angle=theta["PA"], centre=(theta["x"], theta["y"]), width=cubes.beam_width,
+                                  reach=reach) for name, cube in (("data", cubes.data), ("model", cubes.model), ("residual", cubes.residual))}
+    offset = cut["data"][0]
+    peak = float(cut["model"][1].max())
+    limit = max(float(np.abs(cut["data"][1]).max()), peak)
+    curve = (case.profiles.radius, np.median(case.profiles.velocity["total"], axis=0) * np.sin(np.radians(theta["inclination"])))
+    figure = new_figure(PAGE, 2.9)
+    left, right = figure.subplots(1, 2, sharey=True)
+    frame = f"{case.gridded.frame} velocity, {case.gridded.convention} (km/s)"
+    levels = peak * np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+    for axes, name in ((left, "data"), (right, "residual")):
+        position_velocity(axes, offset, cubes.velocity, cut[name][1], limit=limit, unit="mJy/beam", residual=name == "residual",
+                          contours=cut["model"][1] if name == "data" else None, levels=levels, systemic_velocity=theta["systemic_velocity"],
+                          curve=curve if name == "data" else None, beam=cubes.beam_width, velocity_label=frame, named=name == "data",
+                          title="Data, contours: model" if name == "data" else "Residual")
+    return figure
+
+
+def _beam_words(case: Case) -> str:
+    return f"The synthesised beam ({beam_words(case.cubes.beam)}) is drawn lower left."
+
+
+SKY_FIGURES = (
+    FigureSpec(
+        "moments", "Moment maps", "Nine maps: integrated flux, mean velocity and velocity dispersion of data, model and their difference.",
+        lambda case: "Integrated flux, mean velocity and velocity dispersion of the dirty images (natural weights) of data, best draw, and their "
+                     "difference, both within the same mask (model above 10 % of its peak); velocity and dispersion where the flux exceeds "
+                     f"{FLUX_SIGMAS:.0f} times its noise. The dispersion includes beam smearing. " + _beam_words(case),
+        "arcsec; Jy/beam km/s, km/s, km/s", draw_moments),
+    FigureSpec(
+        "channels", "Channel maps", "Small maps of the line in steps of velocity, one row each for data, model and residual.",
+        lambda case: f"Dirty images in {len(channel_groups(case))} groups of {len(channel_groups(case)[0])} neighbouring channels: data, best draw, "
+                     "residual, on one colour scale. " + _beam_words(case),
+        "arcsec, km/s; mJy/beam", draw_channels),
+    FigureSpec(
+        "position-velocity", "Position-velocity diagram", "Velocity against offset along the major axis: data with model contours, and the residual.",
+        lambda case: "Cut through the dirty images along the receding major axis (positive offsets recede), averaged over one beam across. Contours: best "
+                     "draw at 10 to 90 % of its peak. Dotted: median projected circular velocity. The bar is one beam long.",
+        "arcsec, km/s; mJy/beam", draw_position_velocity),
+)

@@ -1,0 +1,82 @@
+"""The black-hole mass in words, never sold as more than the verdict allows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from supermage.report.record import Record
+from supermage.report.statistics import interval, upper_limit
+from supermage.report.tables import row
+from supermage.report.text import decimals_of, fixed_point, in_scientific
+from supermage.report.verdict import Status, Verdict
+
+DISTANCE_SENTENCE = "M is proportional to D; the distance's error is not included."
+
+
+@dataclass(frozen=True)
+class MassStatement:
+    """The mass as the report words it.
+
+    Attributes
+    ----------
+    headline
+        One line, the claim.
+    lines
+        Intervals, distance and truth.
+    """
+
+    headline: str
+    lines: tuple[str, ...]
+
+
+def mass_statement(record: Record, verdict: Verdict) -> MassStatement:
+    """Word the mass: a measurement, a limit, or what the chains hold without any claim."""
+    lines = [_intervals(record), f"Distance: {record.distance:g} Mpc. {DISTANCE_SENTENCE}"]
+    truth = record.mass.truth
+    if truth is not None:
+        lines.append(f"Truth of this mock: log10 M = {truth:.3f} (M = {10 ** (truth % 1):.2f} × 10^{math.floor(truth)} Msun), {row(record.mass).truth_inside}.")
+    return MassStatement(_claim(record, verdict), tuple(lines))
+
+
+def _claim(record: Record, verdict: Verdict) -> str:
+    log_mass = record.mass.draws
+    if verdict.status is Status.DETECTED:
+        return f"M = {_linear(log_mass)} (68 %)"
+    if verdict.status is Status.UPPER_LIMIT:
+        logarithmic, linear = upper_limit(log_mass)
+        return (f"log10 M < {logarithmic:.2f} (95 %, prior uniform in log10 M from {record.mass.lower:g}); < {linear:.2f} (95 %, prior uniform "
+                "in M). An upper limit, not a measurement")
+    return {Status.UNRESOLVED: "No mass is claimed: the interval below is the prior's as much as the data's",
+            Status.NOT_CONVERGED: "No mass is claimed: the chains have not converged",
+            Status.DO_NOT_TRUST: "No mass is claimed: see the verdict"}[verdict.status]
+
+
+def _linear(log_mass: np.ndarray) -> str:
+    """Median and 68 % interval of M itself."""
+    inner = interval(log_mass, 0.68)
+    median = float(np.median(log_mass))
+    middle, low, high = 10**median, 10**inner.low, 10**inner.high
+    value, plus, power = in_scientific(middle, high - middle)
+    _, minus, _ = in_scientific(middle, middle - low)
+    decimals = len(value.partition(".")[2])
+    unit = 10.0**power
+    return (f"{value} (+{fixed_point((high - middle) / unit, decimals)} −{fixed_point((middle - low) / unit, decimals)}) × 10^{power} Msun"
+            if plus and minus else f"{value} × 10^{power} Msun")
+
+
+def _intervals(record: Record) -> str:
+    log_mass = record.mass.draws
+    inner, outer = interval(log_mass, 0.68), interval(log_mass, 0.95)
+    decimals = min(max(decimals_of(0.5 * inner.width), 0), 4)
+    numbers = [fixed_point(v, decimals) for v in (float(np.median(log_mass)), inner.low, inner.high, outer.low, outer.high)]
+    return f"log10(M/Msun) = {numbers[0]}; 68 %: {numbers[1]} to {numbers[2]}; 95 %: {numbers[3]} to {numbers[4]}; prior: " \
+           f"{record.mass.lower:g} to {record.mass.upper:g}"
+
+
+def summary_lines(record: Record, verdict: Verdict) -> tuple[str, ...]:
+    """The result in a few lines of plain text: verdict, mass with its intervals, truth of a mock."""
+    statement = mass_statement(record, verdict)
+    return (f"verdict: {verdict.headline}", f"black-hole mass: {statement.headline}", *statement.lines)
