@@ -68,7 +68,8 @@ def casatasks_environment(folder: Path) -> dict[str, str]:
     site = folder / "casasiteconfig.py"
     settings = {**_configuration(), "cachedir": str(folder), "logfile": os.devnull}
     site.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()), encoding="utf-8")
-    return {**os.environ, "CASASITECONFIG": str(site), "HOME": str(folder), "MPLCONFIGDIR": str(folder / "matplotlib"), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "CASASITECONFIG": str(site), "HOME": str(folder), "MPLCONFIGDIR": str(folder / "matplotlib"),
+            "OMP_NUM_THREADS": "1"}
 
 
 def _configuration() -> dict[str, Any]:
@@ -82,5 +83,5 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise SupermageError(f"measurement sets need the package casatools (Linux or macOS, Python 3.11 - 3.13), got no '{name}' ({error}); "
-                             "pip install casatools casadata") from None
+        raise SupermageError("measurement sets need the packages casatools and casadata (Linux or macOS, Python 3.11 - 3.13), "
+                             f"got no '{name}' ({error})") from None

@@ -134,7 +134,7 @@ class GriddedVisibilities:
             if name != "standard_error" and not np.all(np.isfinite(getattr(self, name))):
                 raise DataError(f"{name} of gridded visibilities must be finite, got NaN or infinity")
         if np.any(np.isnan(self.standard_error)) or np.any(self.standard_error <= 0):
-            raise DataError("standard_error of gridded visibilities must be positive (infinite where a cell is empty), got NaN, zero or less")
+            raise DataError("standard_error of gridded visibilities must be positive, infinite where empty, got NaN, zero or less")
         if not np.any(np.isfinite(self.standard_error)):
             raise DataError("gridded visibilities must hold unflagged data, got none")
         if np.any(np.diff(self.frequency, axis=1) <= 0):
@@ -212,8 +212,13 @@ class GriddedVisibilities:
         digest.update(json.dumps(self._scalars(), sort_keys=True).encode())
         return digest.hexdigest()
 
-    def noise_test(self) -> NoiseTest:
+    def noise_test(self, *, floor: float = 0.0) -> NoiseTest:
         """Hold the standard errors against third differences along the channels (needs at least 4 channels).
+
+        Parameters
+        ----------
+        floor
+            White part of the channel correlation that the noise is expected to have.
 
         Raises
         ------
@@ -230,7 +235,7 @@ class GriddedVisibilities:
             difference = sum(c * z[:, k:k + n_out] for k, c in enumerate(stencil))
             squares.append(np.abs(np.asarray(difference)) ** 2)
             products.append(stencil)
-        correlation = self.response.correlation(4)
+        correlation = self.response.correlation(4, floor)
         expected = 2.0 * float(products[0] @ correlation @ products[0])
         good = np.isfinite(squares[0])
         if not good.any():

@@ -38,6 +38,9 @@ class BlockSums:
         Number of x, shape (chan, cell).
     difference_square, difference_count
         Sum of w1 w2 / (w1 + w2) |x1 - x2|^2, and number of differences, shape (chan, cell).
+    difference_flat, difference_spectra
+        What a row's weighted mean difference over its channels (a continuum seen unequally by the hands) contributes to the sum of
+        ``difference_square`` over the channels, and number of rows with differences, shape (cell,).
     beyond
         Number of x that fell beyond the grid.
     """
@@ -52,6 +55,8 @@ class BlockSums:
     count: NDArray[np.int32]
     difference_square: FloatArray
     difference_count: NDArray[np.int32]
+    difference_flat: FloatArray
+    difference_spectra: FloatArray
     beyond: int
 
 
@@ -76,6 +81,7 @@ class BlockGridder:
         self._cells = np.empty(0, dtype=np.int64)
         self._sums = np.zeros((0, n_channel, _N_SUMS))
         self._counts = np.zeros((0, n_channel, 2), dtype=np.int32)
+        self._flat = np.zeros((0, 2))
 
     def add(self, chunk: VisibilityChunk) -> None:
         """Add a chunk of visibilities."""
@@ -84,7 +90,8 @@ class BlockGridder:
         self.beyond += int(np.count_nonzero(chunk.weight[~inside]))
         self._make_room(cell[inside])
         slot = np.where(inside, self._slots[cell], -1)
-        _accumulate(slot, folded, np.ascontiguousarray(chunk.data), np.ascontiguousarray(chunk.weight), self._sums, self._counts)
+        _accumulate(slot, folded, np.ascontiguousarray(chunk.data), np.ascontiguousarray(chunk.weight), self._sums, self._counts,
+                    self._flat)
 
     def _make_room(self, cells: NDArray[np.int64]) -> None:
         new = np.unique(cells[self._slots[cells] < 0])
@@ -97,7 +104,9 @@ class BlockGridder:
             room = max(self._cells.size, min(2 * self._sums.shape[0], self._slots.size))
             sums, counts = np.zeros((room, self.n_channel, _N_SUMS)), np.zeros((room, self.n_channel, 2), dtype=np.int32)
             sums[:used], counts[:used] = self._sums[:used], self._counts[:used]
-            self._sums, self._counts = sums, counts
+            flat = np.zeros((room, 2))
+            flat[:used] = self._flat[:used]
+            self._sums, self._counts, self._flat = sums, counts, flat
 
     def finish(self) -> BlockSums:
         """The sums over everything added, in the cells that hold at least one visibility."""
@@ -107,14 +116,15 @@ class BlockGridder:
         sums = {name: np.ascontiguousarray(self._sums[order, :, i].T) for i, name in enumerate(SUMS)}
         weight = sums["weight"]
         safe = np.where(weight > 0, weight, 1.0)
-        mean = (sums["real"] + 1j * sums["imaginary"]) / safe
+        mean = np.asarray((sums["real"] + 1j * sums["imaginary"]) / safe, dtype=np.complex128)
         side = self.grid.n_pixel + 1
         return BlockSums(
-            cell_u=(self._cells[order] // side).astype(np.int32), cell_v=(self._cells[order] % side - side // 2).astype(np.int32), weight=weight,
-            mean=mean, offset_mean=np.stack([sums["u"] / safe, sums["v"] / safe], axis=-1),
+            cell_u=(self._cells[order] // side).astype(np.int32), cell_v=(self._cells[order] % side - side // 2).astype(np.int32),
+            weight=weight, mean=mean, offset_mean=np.stack([sums["u"] / safe, sums["v"] / safe], axis=-1),
             offset_second=np.stack([sums[name] / safe for name in ("uu", "uv", "vv")], axis=-1),
             scatter=np.maximum(sums["square"] - weight * np.abs(mean) ** 2, 0.0), count=np.ascontiguousarray(counts[order, :, 0].T),
-            difference_square=sums["difference_square"], difference_count=np.ascontiguousarray(counts[order, :, 1].T), beyond=self.beyond)
+            difference_square=sums["difference_square"], difference_count=np.ascontiguousarray(counts[order, :, 1].T),
+            difference_flat=self._flat[order, 0], difference_spectra=self._flat[order, 1], beyond=self.beyond)
 
 
 @numba.njit(nogil=True)
@@ -137,7 +147,7 @@ def _locate(uvw, cell_size, half):  # type: ignore[no-untyped-def]  # compiled
 
 
 @numba.njit(nogil=True)
-def _accumulate(slot, folded, data, weight, sums, counts):  # type: ignore[no-untyped-def]  # compiled
+def _accumulate(slot, folded, data, weight, sums, counts, flat):  # type: ignore[no-untyped-def]  # compiled
     n_row, n_channel, n_hand = data.shape
     for row in range(n_row):
         k = slot[row]
@@ -145,6 +155,7 @@ def _accumulate(slot, folded, data, weight, sums, counts):  # type: ignore[no-un
             continue
         sign, du, dv = folded[row, 0], folded[row, 1], folded[row, 2]
         uu, uv, vv = du * du, du * dv, dv * dv
+        flat_weight, flat_re, flat_im = 0.0, 0.0, 0.0
         for c in range(n_channel):
             total, re, im, square = 0.0, 0.0, 0.0, 0.0
             n = 0
@@ -174,5 +185,12 @@ def _accumulate(slot, folded, data, weight, sums, counts):  # type: ignore[no-un
                 w1, w2 = np.float64(weight[row, c, 0]), np.float64(weight[row, c, 1])
                 x = np.float64(data[row, c, 0].real) - np.float64(data[row, c, 1].real)
                 y = np.float64(data[row, c, 0].imag) - np.float64(data[row, c, 1].imag)
-                cell[9] += w1 * w2 / (w1 + w2) * (x * x + y * y)
+                w = w1 * w2 / (w1 + w2)
+                cell[9] += w * (x * x + y * y)
                 counts[k, c, 1] += 1
+                flat_weight += w
+                flat_re += w * x
+                flat_im += w * y
+        if flat_weight > 0.0:
+            flat[k, 0] += (flat_re * flat_re + flat_im * flat_im) / flat_weight
+            flat[k, 1] += 1.0

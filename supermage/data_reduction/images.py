@@ -64,8 +64,8 @@ class DirtyCube:
 def dirty_cube(gridded: GriddedVisibilities, values: NDArray[np.complex128] | None = None, *, fit_beam: bool = True) -> DirtyCube:
     """Image gridded visibilities with weights 1 / standard error^2, all execution blocks together.
 
-    The transform is direct (non-uniform), at the mean position of the visibilities in each cell and at each channel's own frequency. A block
-    contributes to the channel of the first block that is nearest in the frame.
+    The transform is direct (non-uniform), at the mean position of the visibilities in each cell and at each channel's own frequency.
+    A block contributes to the channel of the first block that is nearest in the frame.
 
     Parameters
     ----------
@@ -110,8 +110,8 @@ def dirty_cube(gridded: GriddedVisibilities, values: NDArray[np.complex128] | No
 def _to_image(places: FloatArray, values: NDArray[np.complex128], gridded: GriddedVisibilities) -> FloatArray:
     """``Re sum values exp(+2 pi i (u l + v m))`` on the image grid; places are (v, u) in wavelengths."""
     n, step = gridded.grid.n_pixel, gridded.grid.pixel_scale * ARCSEC
-    grid = ducc0.nufft.nu2u(points=np.ascontiguousarray(values), coord=np.ascontiguousarray(places * step), forward=False, epsilon=_ACCURACY,
-                            periodicity=1.0, out=np.empty((n, n), dtype=np.complex128), fft_order=False)
+    grid = ducc0.nufft.nu2u(points=np.ascontiguousarray(values), coord=np.ascontiguousarray(places * step), forward=False,
+                            epsilon=_ACCURACY, periodicity=1.0, out=np.empty((n, n), dtype=np.complex128), fft_order=False)
     return grid.real
 
 

@@ -145,8 +145,9 @@ class MeasurementSet:
                                 f"got {', '.join(found.all_names)} in {self.path}")
             start, stop = min(member.start for member in members), max(member.stop for member in members)
             made.append(ExecutionBlock(
-                name=f"{_date(start)} observation {observation} window {found.window}", observation=observation, data_description=description,
-                window=windows[found.window], hands=found.names, hand_index=found.index, fields=tuple(member.field for member in members),
+                name=f"{_date(start)} observation {observation} window {found.window}", observation=observation,
+                data_description=description, window=windows[found.window], hands=found.names, hand_index=found.index,
+                fields=tuple(member.field for member in members),
                 start=start, stop=stop, rows=sum(member.crosses for member in members),
                 autocorrelations=sum(member.autocorrelations for member in members)))
         if not made:

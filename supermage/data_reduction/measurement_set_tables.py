@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,8 @@ def read_windows(path: Path) -> dict[int, SpectralWindow]:
                 frame = str(info.get("Ref", "TOPO"))
             function = str(table.getcell("SDM_WINDOW_FUNCTION", row)) if "SDM_WINDOW_FUNCTION" in columns else ""
             bins = int(table.getcell("SDM_NUM_BIN", row)) if "SDM_NUM_BIN" in columns else 0
-            windows[row] = SpectralWindow(number=row, frequency=frequency, width=float(np.median(width)), resolution=float(np.median(resolution)),
-                                          frame=frame, window_function=function, bins=bins)
+            windows[row] = SpectralWindow(number=row, frequency=frequency, width=float(np.median(width)),
+                                          resolution=float(np.median(resolution)), frame=frame, window_function=function, bins=bins)
     return windows
 
 
@@ -185,7 +186,7 @@ class RowGroup:
     stop: float
     crosses: int = 0
     autocorrelations: int = 0
-    antennas: set[int] = field(default_factory=set)
+    antennas: set[int] = dataclasses.field(default_factory=set)
 
 
 def scan_rows(table: Any, *, gap_seconds: float) -> list[RowGroup]:

@@ -17,6 +17,7 @@ LEAST_DEGREES = 8.0
 """A cell whose own noise scale is known from fewer degrees of freedom takes the block's."""
 
 _LEAST_CHANNEL_DEGREES = 200.0
+_LEAST_CHANNELS_FOR_FLAT = 8
 
 
 def variance_of_mean(window: FloatArray, weight: FloatArray, scale: float) -> float:
@@ -72,10 +73,11 @@ class BlockNoise:
 
 
 def measure_noise(sums: BlockSums, response: SpectralResponse, *, name: str = "this block") -> BlockNoise:
-    """Standard errors of a block's cells, from the difference of the parallel hands, or from the scatter within cells where there is one hand.
+    """Standard errors of a block's cells: by the difference of the parallel hands, or by the scatter within cells where one is left.
 
-    The difference of the hands holds no source. Each cell's scale is pooled over its channels (after division by the channel's own
-    factor, pooled over the cells), hands, and real and imaginary parts; channel correlation lowers its degrees of freedom.
+    The difference holds no source; what a continuum seen unequally by the two hands leaves in it is flat along the channels and taken out
+    (for 8 channels or more). A cell's scale is pooled over its channels (after division by the channel's own factor, pooled over the
+    cells), hands, and real and imaginary parts; channel correlation lowers its degrees of freedom.
 
     Parameters
     ----------
@@ -91,41 +93,74 @@ def measure_noise(sums: BlockSums, response: SpectralResponse, *, name: str = "t
     DataError
         If no noise can be measured at all: one visibility a cell and one hand.
     """
-    paired = int(sums.difference_count.sum())
-    if 2 * paired >= 0.5 * int(sums.count.sum()):
-        estimator, square, number = "difference of hands", sums.difference_square, sums.difference_count
-    else:
-        estimator, square, number = "scatter within cells", sums.scatter, np.maximum(sums.count - 1, 0)
-        square = np.where(number > 0, square, 0.0)
-    degrees = 2.0 * number
-    if degrees.sum() < LEAST_DEGREES:
-        raise DataError(f"noise must be measurable: both hands or several visibilities in a cell, got {int(degrees.sum())} degrees of freedom "
-                        f"for {name}")
-    scale = float(square.sum() / degrees.sum())
+    pool = _pool(sums, response)
+    total = pool.expected.sum()
+    if pool.degrees.sum() < LEAST_DEGREES:
+        raise DataError("noise must be measurable (both hands, or several visibilities in a cell), "
+                        f"got {pool.degrees.sum():.0f} degrees of freedom for {name}")
+    scale = float(pool.square.sum() / total)
     if not scale > 0:
         raise DataError(f"visibilities must be noisy, got no scatter at all in {name}")
-    by_channel = _channel_factor(square, degrees, scale)
-    pooled = degrees.sum(axis=0)
+    own = (pool.degrees >= LEAST_DEGREES) & (pool.square > 0)
+    by_cell = np.where(own, pool.square / np.where(own, pool.expected, 1.0), scale)
+    filled = sums.weight > 0
+    variance = by_cell * pool.by_channel[:, None] / np.where(filled, sums.weight, 1.0)
+    degrees = np.broadcast_to(np.where(own, pool.degrees, pool.degrees.sum()), filled.shape).copy()
+    return BlockNoise(standard_error=np.where(filled, np.sqrt(variance), np.inf), degrees_of_freedom=degrees, estimator=pool.estimator,
+                      scale=scale, by_channel=pool.by_channel, borrowed=int(np.count_nonzero(~own & filled.any(axis=0))))
+
+
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """Per cell: squares pooled over the channels, their expectation for a scale of 1, effective degrees of freedom; factors by channel."""
+
+    estimator: str
+    square: FloatArray
+    expected: FloatArray
+    degrees: FloatArray
+    by_channel: FloatArray
+
+
+def _pool(sums: BlockSums, response: SpectralResponse) -> _Pool:
+    by_difference = 4 * int(sums.difference_count.sum()) >= int(sums.count.sum())
+    number = sums.difference_count if by_difference else np.maximum(sums.count - 1, 0)
+    square = sums.difference_square if by_difference else np.where(number > 0, sums.scatter, 0.0)
+    degrees = np.asarray(2.0 * number, dtype=np.float64)
+    by_channel = _channel_factor(square, degrees)
+    pooled, expected = (square / by_channel[:, None]).sum(axis=0), degrees.sum(axis=0)
+    n_channel = number.shape[0]
+    flat = by_difference and n_channel >= _LEAST_CHANNELS_FOR_FLAT
+    if flat:
+        # The flat part is not divided by the channels' factors: their mean is 1.
+        pooled = np.maximum(pooled - sums.difference_flat, 0.0)
     filled = np.maximum((number > 0).sum(axis=0), 1)
-    correlation = np.array([response.pooling_factor(n) for n in range(1, number.shape[0] + 1)])[filled - 1]
-    effective = pooled / correlation
-    own = (effective >= LEAST_DEGREES) & (square.sum(axis=0) > 0)
-    by_cell = np.where(own, (square / by_channel[:, None]).sum(axis=0) / np.maximum(pooled, 1.0), scale)
-    whole = float(pooled.sum() / response.pooling_factor(number.shape[0]))
-    variance = by_cell * by_channel[:, None]
-    filled_cells = sums.weight > 0
-    standard_error = np.where(filled_cells, np.sqrt(variance / np.where(filled_cells, sums.weight, 1.0)), np.inf)
-    return BlockNoise(standard_error=standard_error, degrees_of_freedom=np.broadcast_to(np.where(own, effective, whole), square.shape).copy(),
-                      estimator=estimator, scale=scale, by_channel=by_channel, borrowed=int(np.count_nonzero(~own & filled_cells.any(axis=0))))
+    effective, lost = _channel_pooling(response, n_channel, flat=flat)
+    expected = np.maximum(expected - 2.0 * sums.difference_spectra * lost[filled - 1], 0.0) if flat else expected
+    return _Pool(estimator="difference of hands" if by_difference else "scatter within cells", square=pooled, expected=expected,
+                 degrees=degrees.sum(axis=0) / filled * effective[filled - 1], by_channel=by_channel)
 
 
-def _channel_factor(square: FloatArray, degrees: FloatArray, scale: float) -> FloatArray:
+def _channel_pooling(response: SpectralResponse, n_channel: int, *, flat: bool) -> tuple[FloatArray, FloatArray]:
+    """For 1 ... n_channel correlated channels: effective number of independent ones, and how many a flat part takes away."""
+    effective, lost = np.empty(n_channel), np.zeros(n_channel)
+    for n in range(1, n_channel + 1):
+        correlation = response.correlation(n, floor=0.0)
+        if flat and n > 1:
+            lost[n - 1] = correlation.sum() / n
+            centred = correlation - correlation.mean(axis=0)
+            effective[n - 1] = np.trace(centred) ** 2 / np.sum(centred * centred.T)
+        else:
+            effective[n - 1] = n / response.pooling_factor(n)
+    return effective, lost
+
+
+def _channel_factor(square: FloatArray, degrees: FloatArray) -> FloatArray:
     """Each channel's scale over the block's, 1 where it is not known to 10 %.
 
     Cells differ in scale and channels in which cells they fill, so a channel is held against the cells that it fills.
     """
     cell_degrees = degrees.sum(axis=0)
-    by_cell = np.where(cell_degrees > 0, square.sum(axis=0) / np.maximum(cell_degrees, 1.0), scale)
+    by_cell = square.sum(axis=0) / np.maximum(cell_degrees, 1.0)
     expected = (degrees * by_cell).sum(axis=1)
     known = (degrees.sum(axis=1) >= _LEAST_CHANNEL_DEGREES) & (expected > 0)
     return np.where(known, square.sum(axis=1) / np.where(known, expected, 1.0), 1.0)

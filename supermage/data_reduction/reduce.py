@@ -127,7 +127,8 @@ def _dish_diameter(source: MeasurementSet, section: ReduceSection) -> float:
     return source.dish_diameters[0]
 
 
-def _grid_block(source: MeasurementSet, chosen: _Selection, grid: UVGrid, rows: int, progress: Progress) -> tuple[BlockSums, dict[str, Any]]:
+def _grid_block(source: MeasurementSet, chosen: _Selection, grid: UVGrid, rows: int,
+                progress: Progress) -> tuple[BlockSums, dict[str, Any]]:
     block = chosen.block
     gridder = BlockGridder(grid, chosen.frequency.size)
     total, flagged, unweighted = 0, 0, 0
@@ -140,7 +141,7 @@ def _grid_block(source: MeasurementSet, chosen: _Selection, grid: UVGrid, rows: 
     if not sums.weight.any():
         why = f"{flagged} flagged, {unweighted} without a usable weight, {sums.beyond} beyond the grid"
         raise DataError(f"a block must hold unflagged data inside the grid, got none of {total} visibilities in {block.name} ({why})")
-    progress.done(f"{sums.cell_u.size} cells, {100.0 * flagged / total:.1f} % flagged, {sums.beyond} of {total} visibilities beyond the grid")
+    progress.done(f"{sums.cell_u.size} cells, {100.0 * flagged / total:.1f} % flagged, {sums.beyond} of {total} beyond the grid")
     return sums, {"name": block.name, "hands": list(block.hands), "rows": block.rows, "autocorrelations": block.autocorrelations,
                   "visibilities": total, "flagged": flagged, "unweighted": unweighted, "beyond_grid": sums.beyond,
                   "gridded": int(sums.count.sum()), "start_mjd": block.start / 86400.0, "stop_mjd": block.stop / 86400.0}

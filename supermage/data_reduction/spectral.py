@@ -163,8 +163,8 @@ def _from_topocentre(time: float, position: FloatArray, phase_centre: tuple[floa
         moment = Time(time / 86400.0, format="mjd", scale="utc")
         observer = EarthLocation.from_geocentric(*position, unit=units.m).get_itrs(obstime=moment)
         zero = 0.0 * units.mas / units.yr
-        target = SkyCoord(phase_centre[0] * units.deg, phase_centre[1] * units.deg, distance=1.0 * units.Gpc, frame="icrs", pm_ra_cosdec=zero,
-                          pm_dec=zero, radial_velocity=0.0 * units.km / units.s)
+        target = SkyCoord(phase_centre[0] * units.deg, phase_centre[1] * units.deg, distance=1.0 * units.Gpc, frame="icrs",
+                          pm_ra_cosdec=zero, pm_dec=zero, radial_velocity=0.0 * units.km / units.s)
         coordinate = SpectralCoord(1.0 * units.GHz, observer=observer, target=target)
         return float(coordinate.with_observer_stationary_relative_to(_ASTROPY_FRAMES[frame]).to_value(units.GHz))
 
@@ -213,8 +213,8 @@ def choose_channels(bands: list[Band], velocity_range: tuple[float, float], *, r
     for band in bands:
         if not band.covers(velocity_range, rest_frequency, convention):
             start, stop = band.edges(rest_frequency, convention)
-            raise DataError(f"the velocity range must lie inside the band, got {wanted} for {band.name}, whose channels cover {start:.1f} to "
-                            f"{stop:.1f} km/s ({band.frequency[0] / 1e9:.6f} to {band.frequency[-1] / 1e9:.6f} GHz)")
+            raise DataError(f"the velocity range must lie inside the band, got {wanted} for {band.name}, whose channels cover "
+                            f"{start:.1f} to {stop:.1f} km/s ({band.frequency[0] / 1e9:.6f} to {band.frequency[-1] / 1e9:.6f} GHz)")
         velocity = velocity_of_frequency(band.frequency * band.factor, rest_frequency, convention)
         inside.append(int(np.count_nonzero((velocity >= low) & (velocity <= high))))
     count = min(inside)
