@@ -30,8 +30,8 @@ def velocity_of(frequency: NDArray[np.float64], rest_frequency: float, conventio
 class ChannelResponse:
     """Edges of the native sub-channels of every block, and the matrix from the line's integral at those edges to channel flux densities.
 
-    A channel is the mean of ``averaging`` native sub-channels, each Hanning-smoothed over its neighbours when ``hanning``. The edges reach beyond
-    the band far enough that emission just outside it leaks in, as it does in the correlator.
+    A channel is the mean of ``averaging`` native sub-channels, each Hanning-smoothed over its neighbours when ``hanning``. The
+    edges reach beyond the band far enough that emission just outside it leaks in, as it does in the correlator.
 
     Parameters
     ----------
@@ -54,6 +54,8 @@ class ChannelResponse:
         Velocity of the sub-channel edges, km/s, shape (block, edge).
     matrix
         Shape (block, chan, edge): channel flux density = matrix @ (cumulative line flux, Jy km/s, at the edges).
+    first, taps
+        The same matrix as a band: channel c reads the edges from ``first[c]`` on, with weights ``taps[block, c]``.
     """
 
     def __init__(
@@ -86,6 +88,9 @@ class ChannelResponse:
         self.matrix = np.zeros((frequency.shape[0], count, self.edges.shape[1]))
         self.matrix[:, :, 1:] += density
         self.matrix[:, :, :-1] -= density
+        self.first = np.arange(count) * averaging
+        reach = self.first[:, None] + np.arange(averaging + 2 * pad + 1)
+        self.taps = np.take_along_axis(self.matrix, np.broadcast_to(reach, (frequency.shape[0], *reach.shape)), axis=2)
 
 
 def _check(frequency: NDArray[np.float64], factor: NDArray[np.float64], rest_frequency: float, averaging: int) -> None:

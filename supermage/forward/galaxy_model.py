@@ -18,6 +18,7 @@ from supermage.errors import DomainError
 from supermage.forward.channels import ChannelResponse
 from supermage.forward.cube import SkySampler, channel_flux
 from supermage.forward.disc import disc_nodes, exponential_disc, line_of_sight_velocity, sky_to_disc, unresolved_variance
+from supermage.forward.operators import CellGather, LineFlux
 from supermage.forward.velocity import ScaleFreeCurve, nfw_velocity_squared
 from supermage.forward.visibilities import (
     SUPPORT,
@@ -141,6 +142,8 @@ class GalaxyModel(nn.Module):
         self.reference_velocity = float(self.channels.edges.mean())
         self._store("edges", self.channels.edges - self.reference_velocity, dtype)
         self._store("response", self.channels.matrix, dtype)
+        self._store("taps", self.channels.taps, dtype)
+        self.register_buffer("first", torch.tensor(self.channels.first), persistent=False)
         stretch = frequency / grid.reference_frequency
         geometry = cell_geometry(
             np.stack([cell_u, cell_v], axis=-1).astype(np.int64),
@@ -241,6 +244,8 @@ class GalaxyModel(nn.Module):
 
     def _gather(self, table: Tensor, weights: tuple[Tensor, Tensor], basis: CellBasis, phase: Tensor) -> Tensor:
         cast_weights = (weights[0].to(self.dtype), weights[1].to(self.dtype))
+        if table.device.type == "cpu":
+            return CellGather.apply(table, *cast_weights, phase, basis.index, basis.sign.to(self.dtype), self.stretch)
         return interpolate(table, cast_weights, basis, phase, self.stretch)
 
     def _single_channels(self, table: Tensor, basis: CellBasis, phase: Tensor, centre: tuple[Tensor, Tensor]) -> Tensor:
@@ -272,7 +277,11 @@ class GalaxyModel(nn.Module):
         systemic = (theta["systemic_velocity"] - self.reference_velocity).to(self.dtype)
         both = torch.stack([systemic + velocity, systemic - velocity], dim=1)
         deviation = deviation.unsqueeze(1).expand_as(both)
-        line = channel_flux(self.edges, self.response, both.flatten(), deviation.flatten(), sides.expand_as(both).flatten())
+        lines = (both.flatten(), deviation.flatten(), sides.expand_as(both).flatten())
+        if self.edges.device.type == "cpu" and self.dtype == torch.float32:
+            line = LineFlux.apply(lines[0], math.sqrt(0.5) / lines[1], lines[2], self.edges, self.first, self.taps)
+        else:
+            line = channel_flux(self.edges, self.response, *lines)
         return line.unflatten(-1, (both.shape[0], -1))
 
     def _beam(self, theta: Theta, inclination: Tensor, angle: Tensor) -> Tensor:

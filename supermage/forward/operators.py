@@ -1,0 +1,156 @@
+"""Differentiable operators around the compiled loops: reverse mode, forward mode and vmap.
+
+Each is a ``torch.autograd.Function`` whose backward and jvp are operators too, so that ``torch.func`` transforms compose. Batches run in a loop.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from supermage.forward import compiled
+
+
+def _batched(function: Any, size: int, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Run a Function once per item of the batch and stack what it returns."""
+    rows = []
+    for item in range(size):
+        chosen = [argument if dim is None else argument.select(dim, item) for argument, dim in zip(arguments, in_dims)]
+        rows.append(function.apply(*chosen))
+    if isinstance(rows[0], tuple):
+        return tuple(torch.stack(column) for column in zip(*rows)), (0,) * len(rows[0])
+    return torch.stack(rows), 0
+
+
+def _numpy(*tensors: Tensor) -> list[Any]:
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+class LineFlux(torch.autograd.Function):
+    """Flux density (block, chan, node) of Gaussian lines: arguments velocity, 1 / (sqrt 2 deviation), flux (node,), then edges, first, taps."""
+
+    @staticmethod
+    def forward(velocity: Tensor, inverse: Tensor, flux: Tensor, edges: Tensor, first: Tensor, taps: Tensor) -> Tensor:
+        out = torch.empty((edges.shape[0], first.shape[0], velocity.shape[0]), dtype=torch.float32)
+        compiled.lines_forward(*_numpy(edges, first, taps, velocity, inverse, flux), out.numpy())
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        return (*LineFluxAdjoint.apply(gradient, *ctx.saved_tensors), None, None, None)
+
+    @staticmethod
+    def jvp(ctx: Any, d_velocity: Tensor, d_inverse: Tensor, d_flux: Tensor, *_: None) -> Any:
+        velocity, inverse, flux, *constants = ctx.saved_tensors
+        tangents = [torch.zeros_like(a) if t is None else t for a, t in zip((velocity, inverse, flux), (d_velocity, d_inverse, d_flux))]
+        return LineFluxTangent.apply(*tangents, velocity, inverse, flux, *constants)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
+        return _batched(LineFlux, info.batch_size, in_dims, arguments)
+
+
+class LineFluxAdjoint(torch.autograd.Function):
+    """Reverse mode of :class:`LineFlux`."""
+
+    @staticmethod
+    def forward(gradient: Tensor, velocity: Tensor, inverse: Tensor, flux: Tensor, edges: Tensor, first: Tensor, taps: Tensor) -> Any:
+        out = [torch.zeros_like(velocity, memory_format=torch.contiguous_format) for _ in range(3)]
+        lines = _numpy(edges, first, taps, velocity, inverse, flux, gradient)
+        compiled.lines_adjoint(*lines, *(item.numpy() for item in out))
+        return tuple(out)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
+        return _batched(LineFluxAdjoint, info.batch_size, in_dims, arguments)
+
+
+class LineFluxTangent(torch.autograd.Function):
+    """Forward mode of :class:`LineFlux`."""
+
+    @staticmethod
+    def forward(*arguments: Tensor) -> Tensor:
+        d_velocity, d_inverse, d_flux, velocity, inverse, flux, edges, first, taps = arguments
+        out = torch.empty((edges.shape[0], first.shape[0], velocity.shape[0]), dtype=torch.float32)
+        lines = _numpy(edges, first, taps, velocity, inverse, flux, d_velocity, d_inverse, d_flux)
+        compiled.lines_tangent(*lines, out.numpy())
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
+        return _batched(LineFluxTangent, info.batch_size, in_dims, arguments)
+
+
+class CellGather(torch.autograd.Function):
+    """Visibilities (block, chan, cell, part) from the table: table, real and imaginary weights, phase; then index, sign, stretch.
+
+    The phase of the centre, ``exp(-i stretch phase)``, is applied inside.
+    """
+
+    @staticmethod
+    def forward(table: Tensor, real: Tensor, imaginary: Tensor, phase: Tensor, index: Tensor, sign: Tensor, stretch: Tensor) -> Tensor:
+        out = torch.empty((*stretch.shape, index.shape[1], 2), dtype=table.dtype)
+        compiled.gather_forward(*_numpy(table, real, imaginary, phase, index, sign, stretch), out.numpy())
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+        ctx.save_for_forward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        return (*CellGatherAdjoint.apply(gradient, *ctx.saved_tensors), None, None, None)
+
+    @staticmethod
+    def jvp(ctx: Any, d_table: Any, d_real: Any, d_imaginary: Any, d_phase: Any, *_: None) -> Any:
+        table, real, imaginary, phase, index, sign, stretch, value = ctx.saved_tensors
+        tangent = torch.zeros_like(value)
+        if d_table is not None:
+            tangent = tangent + CellGather.apply(d_table, real, imaginary, phase, index, sign, stretch)
+        if d_real is not None or d_imaginary is not None:
+            d_real = torch.zeros_like(real) if d_real is None else d_real
+            d_imaginary = torch.zeros_like(imaginary) if d_imaginary is None else d_imaginary
+            tangent = tangent + CellGather.apply(table, d_real, d_imaginary, phase, index, sign, stretch)
+        if d_phase is not None:
+            turn = (stretch.unsqueeze(-1) * d_phase.unsqueeze(-2)).to(value.dtype)
+            tangent = tangent + torch.stack([turn * value[..., 1], -turn * value[..., 0]], dim=-1)
+        return tangent
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
+        return _batched(CellGather, info.batch_size, in_dims, arguments)
+
+
+class CellGatherAdjoint(torch.autograd.Function):
+    """Reverse mode of :class:`CellGather`."""
+
+    @staticmethod
+    def forward(gradient: Tensor, *arguments: Tensor) -> Any:
+        table, real, imaginary, phase, *_ = arguments
+        out = [torch.zeros_like(item, memory_format=torch.contiguous_format) for item in (table, real, imaginary, phase)]
+        compiled.gather_adjoint(*_numpy(*arguments, gradient), *(item.numpy() for item in out))
+        return tuple(out)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
+        return _batched(CellGatherAdjoint, info.batch_size, in_dims, arguments)
