@@ -242,10 +242,11 @@ class _BlockReader:
             raise DataError(f"unflagged visibilities must be finite, got {np.count_nonzero(bad)} NaN or infinite in {count} rows of "
                             f"{self._block.name}; flag them first (flagdata, mode='clip', clipminmax=[])")
         weight[~good] = 0.0
+        uvw, antenna1, antenna2, time = (np.asarray(table.getcol(name, startrow=start, nrow=count))
+                                         for name in ("UVW", "ANTENNA1", "ANTENNA2", "TIME"))
         return VisibilityChunk(
-            uvw=np.ascontiguousarray(table.getcol("UVW", startrow=start, nrow=count).T), data=np.where(good, data, np.complex64(0.0)),
-            weight=weight, antenna1=table.getcol("ANTENNA1", startrow=start, nrow=count),
-            antenna2=table.getcol("ANTENNA2", startrow=start, nrow=count), time=table.getcol("TIME", startrow=start, nrow=count),
+            uvw=np.ascontiguousarray(uvw.T), data=np.where(good, data, np.complex64(0.0)), weight=weight,
+            antenna1=antenna1.astype(np.int64), antenna2=antenna2.astype(np.int64), time=time,
             flagged=int(np.count_nonzero(flag)), unweighted=int(np.count_nonzero(~usable & ~flag)))
 
 

@@ -114,8 +114,8 @@ class VisibilityChunk:
     uvw: NDArray[np.float64]
     data: NDArray[np.complex64]
     weight: NDArray[np.float32]
-    antenna1: NDArray[np.int32]
-    antenna2: NDArray[np.int32]
+    antenna1: NDArray[np.int64]
+    antenna2: NDArray[np.int64]
     time: NDArray[np.float64]
     flagged: int
     unweighted: int
