@@ -154,3 +154,54 @@ class CellGatherAdjoint(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
         return _batched(CellGatherAdjoint, info.batch_size, in_dims, arguments)
+
+
+class DiscTable(torch.autograd.Function):
+    """Linear map from the nodes' line fluxes (block, chan, y, side*x) to the table of F (block, a, b, part, chan).
+
+    Arguments: line, then the cosines across (block, chan, b, y), and cosines and negative sines along (block, chan, x, a). Any device.
+    """
+
+    @staticmethod
+    def forward(line: Tensor, across: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        receding, approaching = torch.matmul(across, line).chunk(2, dim=-1)
+        table = line.new_empty((line.shape[0], cosine.shape[-1], across.shape[-2], 2, line.shape[1]))
+        table[:, :, :, 0] = torch.matmul(receding + approaching, cosine).permute(0, 3, 2, 1)
+        table[:, :, :, 1] = torch.matmul(receding - approaching, sine).permute(0, 3, 2, 1)
+        return table
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        return DiscTableAdjoint.apply(gradient, *ctx.saved_tensors), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, d_line: Tensor, *_: None) -> Any:
+        return DiscTable.apply(d_line, *ctx.saved_tensors)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
+        return _batched(DiscTable, info.batch_size, in_dims, arguments)
+
+
+class DiscTableAdjoint(torch.autograd.Function):
+    """Transpose of :class:`DiscTable`."""
+
+    @staticmethod
+    def forward(gradient: Tensor, across: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        real, imaginary = gradient.permute(3, 0, 4, 2, 1).contiguous()
+        even = torch.matmul(real, cosine.mT)
+        odd = torch.matmul(imaginary, sine.mT)
+        return torch.matmul(across.mT, torch.cat([even + odd, even - odd], dim=-1))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
+        return _batched(DiscTableAdjoint, info.batch_size, in_dims, arguments)

@@ -19,10 +19,19 @@ from torch import Tensor, nn
 
 from supermage.constants import ARCSEC, SPEED_OF_LIGHT_M_S
 from supermage.forward.disc import DiscNodes
+from supermage.forward.operators import DiscTable
 
 SUPPORT = 4
 OVERSAMPLING = 2.5
 TWO_PI = 2.0 * math.pi
+_SPLINE = np.hstack(
+    [
+        np.array([[1, 4, 1, 0], [-3, 0, 3, 0], [3, -6, 3, 0], [-1, 3, -3, 1]]) / 6.0,
+        np.array([[-1, 0, 1, 0], [2, -4, 2, 0], [-1, 3, -3, 1], [0, 0, 0, 0]]) / 2.0,
+        np.array([[1, -2, 1, 0], [-1, 3, -3, 1], [0, 0, 0, 0], [0, 0, 0, 0]]),
+    ]
+)
+"""Powers of the fraction to the spline at four points, its first and its second derivative."""
 
 
 @dataclass(frozen=True)
@@ -136,20 +145,14 @@ class DiscTransform(nn.Module):
 
     def forward(self, line: Float[Tensor, "block chan y side*x"], rows: int) -> Float[Tensor, "block a b part chan"]:
         """Table of F (real and imaginary part) for the first ``rows`` values of b; ``side`` 0 is the receding half, 1 the approaching one."""
-        folded = self.across[:, :, :rows] @ line
-        receding, approaching = folded.chunk(2, dim=-1)
-        real = (receding + approaching) @ self.along_cosine
-        imaginary = (receding - approaching) @ self.along_sine
-        return torch.stack([real, imaginary]).permute(1, 4, 3, 0, 2)
+        return DiscTable.apply(line, self.across[:, :, :rows], self.along_cosine, self.along_sine)
 
 
 def spline_weights(fraction: Float[Tensor, "*shape"]) -> tuple[Tensor, Tensor, Tensor]:
     """Cubic B-spline at the four grid points around a position, its first and its second derivative (per grid step), shapes (*shape, 4)."""
-    f = fraction
-    g = 1.0 - f
-    value = torch.stack([g**3, 3 * f**3 - 6 * f**2 + 4, 3 * g**3 - 6 * g**2 + 4, f**3], dim=-1) / 6.0
-    first = torch.stack([-(g**2), 3 * f**2 - 4 * f, 4 * g - 3 * g**2, f**2], dim=-1) / 2.0
-    second = torch.stack([g, 3 * f - 2, 3 * g - 2, f], dim=-1)
+    square = fraction * fraction
+    powers = torch.stack([torch.ones_like(fraction), fraction, square, square * fraction], dim=-1)
+    value, first, second = (powers @ torch.tensor(_SPLINE, dtype=fraction.dtype, device=fraction.device)).split(SUPPORT, dim=-1)
     return value, first, second
 
 
