@@ -38,6 +38,10 @@ def corner(axes: NDArray[np.object_], draws: NDArray[np.floating], *, labels: Se
     for row, column in np.ndindex(axes.shape):
         panel: Axes = axes[row, column]
         panel.tick_params(labelsize=6, length=1.5 if small else 2.5, direction="in")
+        for line in panel.lines:
+            line.set(linewidth=0.8, markersize=0)
         if small:
+            panel.xaxis.label.set_fontsize(7)
+            panel.yaxis.label.set_fontsize(7)
             panel.tick_params(labelbottom=False, labelleft=False)
     return axes

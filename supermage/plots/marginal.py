@@ -13,7 +13,7 @@ def marginal(axes: Axes, draws: NDArray[np.floating], *, prior: tuple[float, flo
     """Draw the posterior's histogram over the whole prior range, the prior as a grey step, and the truth of a mock."""
     lower, upper = prior
     axes.fill_between([lower, upper], 0, 1 / (upper - lower), color="0.85", linewidth=0)
-    counts, edges = np.histogram(draws, bins=np.linspace(min(lower, float(draws.min())), max(upper, float(draws.max())), 61), density=True)
+    counts, edges = np.histogram(draws, bins=40, density=True)
     axes.stairs(counts, edges, color=BLACK_HOLE, fill=True, alpha=0.5)
     axes.stairs(counts, edges, color=BLACK_HOLE, linewidth=0.7)
     if truth is not None:

@@ -71,12 +71,13 @@ def mark_radii(axes: Axes, *, beam: float, emulator: tuple[float, float], pc_per
     """Mark half the beam, shade radii outside the emulator's range (arcsec), and add an upper axis in pc."""
     left, right = axes.get_xlim()
     axes.axvline(beam / 2, color=MUTED, linewidth=0.8, linestyle="--")
-    axes.annotate("half beam", (beam / 2, 0.02), xycoords=("data", "axes fraction"), xytext=(-2, 0), textcoords="offset points",
+    axes.annotate("half beam", (beam / 2, 0.03), xycoords=("data", "axes fraction"), xytext=(-2, 0), textcoords="offset points",
                   rotation=90, ha="right", va="bottom", fontsize=7, color=MUTED)
     for low, high in ((left, min(emulator[0], right)), (max(emulator[1], left), right)):
         if low < high:
             axes.axvspan(low, high, facecolor="none", edgecolor="0.75", hatch="////", linewidth=0, zorder=0)
-            axes.annotate("beyond the emulator", ((low * high) ** 0.5, 0.5), xycoords=("data", "axes fraction"), rotation=90, ha="center",
+            if np.log(high / low) > 0.12 * np.log(right / left):
+                axes.annotate("beyond the emulator", ((low * high) ** 0.5, 0.5), xycoords=("data", "axes fraction"), rotation=90, ha="center",
                           va="center", fontsize=7, color=MUTED)
     axes.set_xlim(left, right)
     upper = axes.secondary_xaxis("top", functions=(lambda x: x * pc_per_arcsec, lambda x: x / pc_per_arcsec))

@@ -16,7 +16,8 @@ from supermage.plots.style import INTENSITY_MAP
 
 def sky_map(axes: Axes, image: NDArray[np.floating], axis: NDArray[np.floating], *, limits: tuple[float, float], unit: str | None = None,
             colour_map: str = INTENSITY_MAP, beam: Beam | None = None, title: str = "", half_width: float | None = None,
-            label: Literal["both", "x", "y", "none"] = "both", contours: Sequence[float] = ()) -> Axes:
+            label: Literal["both", "x", "y", "none"] = "both", contours: Sequence[float] = (),
+            ticks: int = 5) -> Axes:
     """Draw one image.
 
     Parameters
@@ -37,6 +38,8 @@ def sky_map(axes: Axes, image: NDArray[np.floating], axis: NDArray[np.floating],
         Which axes are named.
     contours
         Levels drawn as thin lines.
+    ticks
+        Most intervals between ticks.
     """
     half = 0.5 * (axis[1] - axis[0])
     extent = (axis[0] - half, axis[-1] + half, axis[0] - half, axis[-1] + half)
@@ -46,7 +49,7 @@ def sky_map(axes: Axes, image: NDArray[np.floating], axis: NDArray[np.floating],
         axes.contour(axis, axis, image, levels=sorted(contours), colors="black", linewidths=0.4)
     reach = float(axis[-1] + half) if half_width is None else half_width
     axes.set(xlim=(reach, -reach), ylim=(-reach, reach))
-    axes.locator_params(nbins=5)
+    axes.locator_params(nbins=ticks)
     axes.tick_params(color="0.3")
     if label in ("both", "x"):
         axes.set_xlabel("East offset (arcsec)")

@@ -32,7 +32,7 @@ WIDTH_MAP = "viridis"
 
 _SETTINGS = {
     "font.size": 8.0, "axes.titlesize": 8.0, "axes.labelsize": 8.0, "xtick.labelsize": 7.0, "ytick.labelsize": 7.0,
-    "legend.fontsize": 7.0, "figure.titlesize": 8.0, "font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans",
+    "legend.fontsize": 7.0, "figure.titlesize": 8.0, "figure.labelsize": 8.0, "font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans",
     "axes.linewidth": 0.6, "lines.linewidth": 1.0, "patch.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
     "xtick.minor.width": 0.4, "ytick.minor.width": 0.4, "xtick.direction": "in", "ytick.direction": "in", "xtick.top": True,
     "ytick.right": True, "legend.frameon": False, "image.origin": "lower", "image.interpolation": "nearest", "pdf.fonttype": 42,
@@ -47,8 +47,8 @@ def journal_style() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, *, constrained: bool = True) -> Figure:
     """Make an empty figure (inches) that no global list holds, so that nothing needs closing."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained" if constrained else None)
     FigureCanvasAgg(figure)
     return figure

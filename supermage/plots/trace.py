@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from supermage.plots.style import CHAINS
 
 
-def trace(axes: Axes, draws: NDArray[np.floating], *, label: str, points: int = 500) -> Axes:
+def trace(axes: Axes, draws: NDArray[np.floating], *, label: str, points: int = 300) -> Axes:
     """Draw ``draws`` of shape (chain, draw), thinned evenly to at most ``points`` a chain."""
     step = max(1, draws.shape[1] // points)
     for chain, values in enumerate(draws):

@@ -22,7 +22,7 @@ from supermage.report.verdict import ConvergenceFacts, MassFacts, ResidualFacts,
 
 BAND_DRAWS = 200
 RADII = 90
-INNERMOST_BEAMS = 0.02
+INNERMOST_BEAMS = 0.06
 SEED = 1
 EMULATOR_RANGE = (2.0, 10_000.0)
 """Radii, pc, over which the emulators' errors are measured (their model card)."""

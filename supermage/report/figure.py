@@ -54,5 +54,6 @@ class FigureSpec:
                 metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": "supermage"}
                 figure.savefig(stream, format=path.suffix[1:], dpi=300, metadata=metadata)
                 path.write_bytes(stream.getvalue())
+                figure.set_layout_engine("none")  # laid out once, it stays
             figure.clear()
         return paths

@@ -17,7 +17,7 @@ from supermage.plots.trace import trace
 from supermage.report.case import Case
 from supermage.report.figure import FigureSpec
 from supermage.report.record import Sampled
-from supermage.report.text import axis_label, math_symbol
+from supermage.report.text import axis_label, math_symbol, short_symbol
 
 MAIN_PARAMETERS = ("log10_mbh", "inclination", "PA", "intensity_rb", "gamma", "gamma_minus_beta", "systemic_velocity", "halo_log10_m200")
 CORNER_DRAWS = 20_000
@@ -60,9 +60,10 @@ def _draw_profile(case: Case, kind: str) -> Figure:
     profile(axes, profiles.radius, curves, tail_ess=case.record.tail_ess, truth=truth, logarithmic=mass,
             label=r"$v_\mathrm{c}^2 R/G$ ($M_\odot$)" if mass else "Circular velocity (km/s)")
     if not mass:
-        axes.set_ylim(0, 1.25 * float(np.quantile(profiles.velocity["total"], 0.975, axis=0).max()))
+        seen = profiles.radius > 0.25 * case.cubes.beam_width
+        axes.set_ylim(0, 1.35 * float(np.quantile(profiles.velocity["total"][:, seen], 0.84, axis=0).max()))
     mark_radii(axes, beam=case.cubes.beam_width, emulator=case.emulator_range, pc_per_arcsec=case.pc_per_arcsec)
-    axes.legend(loc="lower right" if mass else "upper right", ncols=2)
+    axes.legend(loc="upper left" if mass else "upper right", ncols=2)
     return figure
 
 
@@ -94,7 +95,7 @@ def draw_residual_channel(case: Case) -> Figure:
     """Chi^2 against channel."""
     bins = case.residuals.by_channel
     figure = new_figure(COLUMN, 2.3)
-    chi_squared(figure.subplots(), bins.position, bins.value, bins.count, label=f"{case.gridded.frame} velocity (km/s)", steps=True)
+    chi_squared(figure.subplots(), bins.position, bins.value, bins.count, label=f"{case.gridded.frame} velocity (km/s)")
     return figure
 
 
@@ -115,14 +116,14 @@ def draw_noise(case: Case) -> Figure:
 
 def _draw_corner(case: Case, parameters: tuple[Sampled, ...], *, small: bool) -> Figure:
     n = len(parameters)
-    figure = new_figure(PAGE, PAGE)
-    figure.set_layout_engine("none")
-    figure.subplots_adjust(left=0.085, right=0.99, bottom=0.085, top=0.985, wspace=0.06, hspace=0.06)
+    figure = new_figure(PAGE, PAGE, constrained=False)
     axes = figure.subplots(n, n, squeeze=False)
     draws = np.stack([p.draws.ravel() for p in parameters], axis=1)
     draws = draws[:: max(1, len(draws) // CORNER_DRAWS)]
     truth = [p.truth for p in parameters] if case.record.truth else None
-    corner(axes, draws, labels=[math_symbol(p) if small else axis_label(p) for p in parameters], truth=truth, small=small)
+    corner(axes, draws, labels=[short_symbol(p) if small else axis_label(p) for p in parameters], truth=truth, small=small)
+    edge = 0.05 if small else 0.095
+    figure.subplots_adjust(left=edge, right=0.99, bottom=edge, top=0.985, wspace=0.06, hspace=0.06)
     return figure
 
 

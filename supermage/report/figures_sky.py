@@ -31,10 +31,10 @@ def _corner(rows: int, columns: int, row: int, column: int) -> Place:
 
 
 def half_width(case: Case) -> float:
-    """Half the field worth showing: where the model's integrated flux is above 2 % of its peak, and two beams more."""
+    """Half the field worth showing: where the model's integrated flux is above 15 % of its peak, and one and a half beams more."""
     cubes = case.cubes
     flux = np.abs(cubes.model.sum(axis=0))
-    y, x = np.nonzero(flux > 0.1 * flux.max())
+    y, x = np.nonzero(flux > 0.15 * flux.max())
     reach = max(np.abs(cubes.axis[x]).max(), np.abs(cubes.axis[y]).max()) + 1.5 * cubes.beam.major
     return float(min(reach, cubes.axis[-1]))
 
@@ -90,13 +90,13 @@ def draw_channels(case: Case) -> Figure:
     groups = channel_groups(case)
     stacks = [np.array([cube[g].mean(axis=0) for g in groups]) * 1e3 for cube in (cubes.data, cubes.model, cubes.residual)]
     limit = float(np.abs(stacks[0]).max())
-    figure = new_figure(PAGE, 3.1)
+    figure = new_figure(PAGE, 2.75)
     axes = figure.subplots(3, len(groups), squeeze=False)
     reach = half_width(case)
     for row, (name, stack) in enumerate(zip(("Data", "Model", "Residual"), stacks, strict=True)):
         for column, image in enumerate(stack):
             panel = axes[row, column]
-            sky_map(panel, image, cubes.axis, limits=(-limit, limit), colour_map=DIVERGING_MAP, half_width=reach,
+            sky_map(panel, image, cubes.axis, limits=(-limit, limit), ticks=3, colour_map=DIVERGING_MAP, half_width=reach,
                     beam=cubes.beam if column == 0 and row == 0 else None, label="none",
                     title=f"{cubes.velocity[groups[column]].mean():.0f} km/s" if row == 0 else "")
             if column == 0:

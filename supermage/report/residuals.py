@@ -18,6 +18,8 @@ from supermage.inference.likelihood import whitening_matrix
 FloatArray = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
 BASELINE_BINS = 12
+LEAST_FREEDOM = 4.5
+"""Noise scales known from fewer degrees of freedom than this count as known from so many: the variance of an F needs more than four."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,13 @@ class Residuals:
     Attributes
     ----------
     whitened
-        Every whitened residual, scaled by its expected standard deviation, flat.
+        Every whitened residual over its expected standard deviation, flat.
     by_channel, by_baseline
-        Binned chi^2 per datum.
+        Binned chi^2 over its expectation.
     chi2_per_datum, sigma
-        As a whole, and its distance from 1 in standard deviations.
+        Chi^2 over its expectation as a whole, and its distance from 1 in standard deviations.
     n_data
-        Real numbers that the data are worth.
+        Whitened real numbers.
     continuum
         Flat continuum of the residual in every cell, Jy, shape (block, cell).
     """
@@ -72,7 +74,10 @@ def look_elsewhere(sigma: float, trials: int) -> float:
 
 
 def residuals_of(gridded: GriddedVisibilities, model: ComplexArray, *, continuum: bool) -> Residuals:
-    """Whiten data minus model.
+    """Whiten data minus model and hold its squares against what noise alone would give.
+
+    The likelihood whitens with a small white floor under the channels' correlation, without which the matrix is singular in practice. The
+    noise itself has none, so the expected square of a whitened residual is below 1: it is worked out, and everything is relative to it.
 
     Parameters
     ----------
@@ -83,78 +88,85 @@ def residuals_of(gridded: GriddedVisibilities, model: ComplexArray, *, continuum
     continuum
         Whether a flat continuum is projected out of every cell, as in the likelihood.
     """
-    z, freedom, flat = _whiten(gridded, model, continuum=continuum)
-    nu = np.maximum(np.where(np.isfinite(gridded.standard_error), gridded.degrees_of_freedom, 0.0).max(axis=1), 4.5)
-    used = freedom.sum(axis=1) > 0
-    scale = (nu - 2.0) / nu  # the estimated noise scale makes chi^2 larger on average by nu / (nu - 2)
-    square = (np.abs(z) ** 2) * scale[:, None]
-    size = 2.0 * freedom
-    per_spectrum, data = square.sum(axis=1), size.sum(axis=1)
-    variance = _variance(data, nu)
+    white = _whiten(gridded, model, continuum=continuum)
+    freedom = np.where(np.isfinite(gridded.standard_error), gridded.degrees_of_freedom, 0.0).max(axis=1)
+    freedom = np.maximum(freedom, LEAST_FREEDOM)
+    used = white.mean > 0
+    # A scale estimated from few visibilities makes chi^2 larger on average by nu / (nu - 2), and more uncertain.
+    mean = white.mean * (freedom / (freedom - 2.0))[:, None]
+    per_channel_variance = 4.0 * white.mean**2 + _scale_variance(2.0 * mean, freedom[:, None])
+    square = np.abs(white.value) ** 2
+    total, expected = square.sum(axis=1), 2.0 * mean.sum(axis=1)
+    variance = white.variance + _scale_variance(expected, freedom)
     return Residuals(
-        whitened=_scaled(z, freedom, scale), by_channel=_by_channel(gridded, square, size, nu),
-        by_baseline=_by_baseline(gridded, per_spectrum, data, variance), chi2_per_datum=float(per_spectrum[used].sum() / data[used].sum()),
-        sigma=float((per_spectrum[used].sum() - data[used].sum()) / math.sqrt(variance[used].sum())), n_data=float(data[used].sum()),
-        continuum=flat)
+        whitened=np.concatenate([part[used] / np.sqrt(mean[used]) for part in (white.value.real, white.value.imag)]),
+        by_channel=_by_channel(gridded, square, 2.0 * mean, per_channel_variance),
+        by_baseline=_by_baseline(gridded, total, expected, variance), chi2_per_datum=float(total.sum() / expected.sum()),
+        sigma=float((total.sum() - expected.sum()) / math.sqrt(variance.sum())), n_data=float(2.0 * used.sum()), continuum=white.continuum)
 
 
-def _whiten(gridded: GriddedVisibilities, model: ComplexArray, *, continuum: bool) -> tuple[ComplexArray, FloatArray, ComplexArray]:
-    """Whitened residual (block, chan, cell), its expected variance (of the real part), and the continuum (block, cell)."""
-    error = gridded.standard_error
-    good = np.isfinite(error)
-    inverse = np.where(good, 1.0 / np.where(good, error, 1.0), 0.0)
+def _scale_variance(expected: FloatArray, freedom: FloatArray) -> FloatArray:
+    """What the error of an estimated noise scale, common to a spectrum, adds to the variance of its chi^2."""
+    return 2.0 * expected**2 / freedom
+
+
+@dataclass(frozen=True)
+class _White:
+    """Whitened residual and expected square of its real part (block, chan, cell), variance of a spectrum's chi^2, continuum (block, cell)."""
+
+    value: ComplexArray
+    mean: FloatArray
+    variance: FloatArray
+    continuum: ComplexArray
+
+
+def _whiten(gridded: GriddedVisibilities, model: ComplexArray, *, continuum: bool) -> _White:
+    good = np.isfinite(gridded.standard_error)
+    inverse = np.where(good, 1.0 / np.where(good, gridded.standard_error, 1.0), 0.0)
     scaled = np.where(good, gridded.mean - model, 0.0) * inverse
-    correlation = gridded.response.correlation(gridded.n_channel)
-    z = np.zeros(scaled.shape, dtype=complex)
-    variance = np.zeros(scaled.shape)
-    flat = np.zeros((gridded.n_block, gridded.n_cell), dtype=complex)
+    floored, bare = (gridded.response.correlation(gridded.n_channel, **floor) for floor in ({}, {"floor": 0.0}))
+    out = _White(np.zeros(scaled.shape, dtype=complex), np.zeros(scaled.shape), np.zeros((gridded.n_block, gridded.n_cell)),
+                 np.zeros((gridded.n_block, gridded.n_cell), dtype=complex))
     for block in range(gridded.n_block):
         patterns, member = np.unique(good[block].T, axis=0, return_inverse=True)
         for number, pattern in enumerate(patterns):
-            cells = np.flatnonzero(member.reshape(-1) == number)
             if pattern.sum() < 1 + int(continuum):
                 continue
-            matrix = whitening_matrix(correlation, pattern)
-            part = matrix @ scaled[block][:, cells]
-            spread = np.repeat(pattern[:, None].astype(float), cells.size, axis=1)
-            if continuum:
-                direction = matrix @ inverse[block][:, cells]
-                length = (direction**2).sum(axis=0)
-                flat[block, cells] = (direction * part).sum(axis=0) / length
-                part = part - direction * flat[block, cells]
-                spread -= direction**2 / length
-            z[block][:, cells], variance[block][:, cells] = part, spread
-    return z, variance, flat
+            matrix = whitening_matrix(floored, pattern)
+            noise = matrix @ bare @ matrix.T
+            for cell in np.flatnonzero(member.reshape(-1) == number):
+                spectrum, covariance = matrix @ scaled[block, :, cell], noise
+                if continuum:
+                    direction = matrix @ inverse[block, :, cell]
+                    length = float(direction @ direction)
+                    out.continuum[block, cell] = direction @ spectrum / length
+                    spectrum = spectrum - direction * out.continuum[block, cell]
+                    across = noise @ direction / length
+                    covariance = (noise - np.outer(direction, across) - np.outer(across, direction)
+                                  + np.outer(direction, direction) * float(direction @ across) / length)
+                out.value[block, :, cell] = spectrum
+                out.mean[block, :, cell] = np.where(pattern, np.maximum(np.diagonal(covariance), 0.0), 0.0)
+                out.variance[block, cell] = 4.0 * float(np.sum(covariance**2))
+    return out
 
 
-def _scaled(z: ComplexArray, variance: FloatArray, scale: FloatArray) -> FloatArray:
-    keep = variance > 1e-3
-    values = z * np.sqrt(scale[:, None] / np.where(keep, variance, 1.0))
-    return np.concatenate([values[keep].real, values[keep].imag])
-
-
-def _variance(size: FloatArray, freedom: FloatArray) -> FloatArray:
-    """Variance of ``size * F(size, freedom)``, rescaled to mean ``size``: a chi^2 whose scale was itself estimated."""
-    return 2.0 * size * np.maximum(size + freedom - 2.0, 0.0) / (freedom - 4.0)
-
-
-def _by_channel(gridded: GriddedVisibilities, square: FloatArray, size: FloatArray, nu: FloatArray) -> Bins:
+def _by_channel(gridded: GriddedVisibilities, square: FloatArray, expected: FloatArray, variance: FloatArray) -> Bins:
     """Channels of the blocks fall at slightly different velocities; they are counted by their number, at the mean velocity."""
-    total, data, variance = (item.sum(axis=(0, 2)) for item in (square, size, _variance(size, nu[:, None])))
-    keep = data > 0
-    return Bins(gridded.velocity.mean(axis=0)[keep], total[keep] / data[keep], 2.0 * data[keep] ** 2 / variance[keep])
+    total, mean, spread = (item.sum(axis=(0, 2)) for item in (square, expected, variance))
+    keep = mean > 0
+    return Bins(gridded.velocity.mean(axis=0)[keep], total[keep] / mean[keep], 2.0 * mean[keep] ** 2 / spread[keep])
 
 
-def _by_baseline(gridded: GriddedVisibilities, chi2: FloatArray, data: FloatArray, variance: FloatArray) -> Bins:
+def _by_baseline(gridded: GriddedVisibilities, chi2: FloatArray, expected: FloatArray, variance: FloatArray) -> Bins:
     length = np.hypot(*(w.mean(axis=1) for w in gridded.uv_wavelengths())) / 1e3
-    keep = data > 0
-    length, chi2, data, variance = length[keep], chi2[keep], data[keep], variance[keep]
+    keep = expected > 0
+    length, chi2, expected, variance = length[keep], chi2[keep], expected[keep], variance[keep]
     edges = np.quantile(length, np.linspace(0, 1, min(BASELINE_BINS, length.size) + 1))
     index = np.clip(np.searchsorted(edges, length, side="right") - 1, 0, len(edges) - 2)
 
     def total(values: FloatArray) -> FloatArray:
         return np.bincount(index, weights=values, minlength=len(edges) - 1)
 
-    some = total(data) > 0
+    some = total(expected) > 0
     mean = total(length)[some] / np.bincount(index, minlength=len(edges) - 1)[some]
-    return Bins(mean, total(chi2)[some] / total(data)[some], 2.0 * total(data)[some] ** 2 / total(variance)[some])
+    return Bins(mean, total(chi2)[some] / total(expected)[some], 2.0 * total(expected)[some] ** 2 / total(variance)[some])

@@ -35,6 +35,11 @@ def math_symbol(parameter: Sampled) -> str:
     return "$" + parameter.symbol.replace(r"M_\bullet", r"M_\mathrm{BH}") + "$"
 
 
+def short_symbol(parameter: Sampled) -> str:
+    """Symbol as mathtext for a narrow panel."""
+    return math_symbol(parameter).replace(r"/M_\odot", "").replace(r"\log_{10}", r"\log")
+
+
 def math_unit(parameter: Sampled) -> str:
     """Unit as mathtext or LaTeX, dollars included, or an empty string."""
     unit = bare_unit(parameter)
