@@ -138,9 +138,15 @@ def escape_prose(_app: Sphinx, _what: str, _name: str, _object: object, _options
         lines[i] = "".join(part if part.startswith("`") else re.sub(r"(?<!\\)([*|])", r"\\\1", part) for part in parts)
 
 
+def skip_field_numbers(_app: Sphinx, _what: str, _name: str, thing: object, _skip: bool, _options: object) -> bool | None:
+    """Leave out what Python says of a named tuple's fields."""
+    return True if str(getattr(thing, "__doc__", "")).startswith("Alias for field number") else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives and the generated pages."""
     app.connect("config-inited", write_reference)
+    app.connect("autodoc-skip-member", skip_field_numbers)
     app.connect("autodoc-process-docstring", escape_prose, priority=100)
     app.add_directive("recipe-keys", RecipeKeys)
     app.add_directive("parameters", Parameters)

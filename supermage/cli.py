@@ -16,6 +16,7 @@ from typer.exceptions import Abort, TyperException
 from supermage.errors import ConvergenceFailure, SupermageError
 
 INTERRUPTED = 130
+SUMMARY = "summary.txt"
 
 app = typer.Typer(name="supermage", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   suggest_commands=False,
@@ -133,7 +134,11 @@ def report(posterior: Annotated[Path, typer.Argument(metavar="POSTERIOR.nc", hel
     """
     from supermage.progress import make_progress
     from supermage.report.build import report as run
-    _say(f"report: {run(posterior, output=output, figure=figure, progress=make_progress())}")
+    path = run(posterior, output=output, figure=figure, progress=make_progress())
+    summary = path.parent / SUMMARY
+    if figure is None and summary.is_file():
+        _say(summary.read_text(encoding="utf-8").rstrip())
+    _say(f"{'report' if figure is None else 'figure'}: {path}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

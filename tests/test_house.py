@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import os
 import re
@@ -30,14 +31,19 @@ def command(*words: str, cwd: Path = ROOT, **environment: str) -> subprocess.Com
 
 # -- rules of the house ------------------------------------------------------------------------------------------------------------------
 
-@pytest.fixture(scope="module")
-def house() -> ModuleType:
-    """The script that checks imports and sizes."""
-    spec = importlib.util.spec_from_file_location("house", ROOT / ".ci" / "house.py")
+def script(name: str) -> ModuleType:
+    """A script of the checks, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def house() -> ModuleType:
+    """The script that checks imports and sizes."""
+    return script("house")
 
 
 BREACHES = [
@@ -108,6 +114,39 @@ def test_the_type_checker_acts(tmp_path: Path) -> None:
     found = command("-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(tmp_path / "cache"), str(file))
     assert "[return-value]" in found.stdout
     assert "[no-untyped-def]" in found.stdout
+
+
+PIXEL = base64.b64encode(b"\x89PNG...").decode("ascii")
+REPORT = f"""<html><body><p>DETECTED: the sphere of influence is seen; R-hat and prior are fine. M is proportional to D; the distance's error is
+not included.</p><h1>Black hole</h1><h2>Verdict</h2><h2>Black-hole mass</h2><h2>Parameters</h2><h2>Data, model, residual</h2>
+<h2>Residuals and noise</h2><h2>Velocity and mass profiles</h2><h2>Posterior</h2><h2>Convergence</h2><h2>Recipe, versions, data</h2>
+<img src="data:image/png;base64,{PIXEL}" alt="a map"><a href="a.png">PNG</a><a href="a.pdf">PDF</a><a href="t.tex">T</a><a href="r.bib">B</a>
+<a href="d.fits">F</a></body></html>"""
+
+
+@pytest.mark.parametrize(("old", "new", "fault"), [
+    ("", "", None),
+    ("<h1>", '<script src="https://example.org/x.js"></script><h1>', "the page must be self-contained, got <script>"),
+    ("DETECTED", "We think", "the page must begin with the verdict"),
+    ("<h2>Convergence</h2>", "", "a section on 'convergence' must follow"),
+    ("</body>", "", "tags must be closed in their order"),
+    ('src="data:image/png;base64,', 'src="figures/a.png', "figures must be embedded PNG"),
+    (' alt="a map"', "", "figures must be described in words"),
+    ('"a.pdf"', '"b.pdf"', "links must lead to files, got b.pdf"),
+    ('<a href="a.pdf">PDF</a>', "", "every figure must be there as .pdf, got 0 of 1"),
+    ('<a href="r.bib">B</a>', "", "the page must link to a .bib file"),
+    ("the distance's error is\nnot included", "", "the page must say 'M is proportional to D"),
+])
+def test_a_report_is_opened_with_care(tmp_path: Path, old: str, new: str, fault: str | None) -> None:
+    for name in ("a.png", "a.pdf", "t.tex", "r.bib", "d.fits"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "index.html").write_text(REPORT.replace(old, new) if old else REPORT, encoding="utf-8")
+    found = script("open_report").faults(tmp_path)
+    assert found == [] if fault is None else any(line.startswith(fault) for line in found), found
+
+
+def test_a_report_that_is_not_there(tmp_path: Path) -> None:
+    assert script("open_report").main(tmp_path) == 1
 
 
 # -- the tests' own harness --------------------------------------------------------------------------------------------------------------
