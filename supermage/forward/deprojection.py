@@ -27,8 +27,8 @@ _NODE_STEP, _NODE_COUNT = 0.05, 68
 def scale_free_density(ratio: ArrayLike, alpha: float, beta: float, gamma: float) -> Array:
     """Spherical density of a Nuker profile by Abel inversion, in units of ``Sigma_b / r_b``.
 
-    ``rho(r) = -1/pi int_r^inf Sigma'(R) / sqrt(R^2 - r^2) dR`` with ``R = r cosh y``: an even, analytic integrand, for which the trapezoidal
-    rule converges exponentially. Relative error below 1e-10 for alpha <= 10.
+    ``rho(r) = -1/pi int_r^inf Sigma'(R) / sqrt(R^2 - r^2) dR`` with ``R = r cosh y``: an even, analytic integrand, for which the
+    trapezoidal rule converges exponentially. Relative error below 1e-10 for alpha <= 10.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class NukerDeprojection:
     _log_density: BSpline = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gamma < 2:  # noqa: PLR2004
+        if not 0 <= self.gamma < 2:
             raise DomainError(f"gamma must lie in [0, 2) for a finite mass, got {self.gamma}")
         if not (self.beta > 0 and self.beta >= self.gamma):
             raise DomainError(f"beta must be positive and not below gamma for a positive density, got {self.beta}")
@@ -131,10 +131,10 @@ def nuker_circular_velocity(radius_pc: ArrayLike, nuker: Nuker, *, intrinsic_axi
     """
     if not 0 < intrinsic_axis_ratio <= 1:
         raise DomainError(f"intrinsic_axis_ratio must lie in (0, 1], got {intrinsic_axis_ratio}")
-    if not 0 < inclination <= 90:  # noqa: PLR2004
+    if not 0 < inclination <= 90:
         raise DomainError(f"inclination must lie in (0, 90] deg, got {inclination}")
     angle = math.radians(inclination)
     observed = math.hypot(intrinsic_axis_ratio * math.sin(angle), math.cos(angle))
-    alpha, beta, gamma, scale, density = (float(x) for x in (nuker.alpha, nuker.beta, nuker.gamma, nuker.break_radius, nuker.surface_density))
-    force = NukerDeprojection(alpha, beta, gamma).force(np.asarray(radius_pc, dtype=np.float64) / scale, intrinsic_axis_ratio)
+    scale, density = float(nuker.break_radius), float(nuker.surface_density)
+    force = NukerDeprojection(float(nuker.alpha), float(nuker.beta), float(nuker.gamma)).force(np.asarray(radius_pc, dtype=np.float64) / scale, intrinsic_axis_ratio)
     return np.asarray(np.sqrt(GRAVITATIONAL_CONSTANT * density * scale * observed * force))

@@ -137,9 +137,9 @@ def _nfw_mass(ratio: Tensor) -> Tensor:
 class ScaleFreeCurve(nn.Module):
     """The circular-velocity curve of Gaussians whose widths are fixed in units of the break radius.
 
-    A table of the kernel in Chebyshev polynomials of ``ln q`` turns weights and axis ratio into the whole curve with one product, and a cubic
-    Hermite interpolant in ``ln(R / r_b)`` gives it at any radius. Relative error against :func:`circular_velocity_squared` < 1e-5 for
-    q in [0.05, 1].
+    A table of the kernel in Chebyshev polynomials of ``ln q`` turns weights and axis ratio into the whole curve with one product, and a
+    cubic Hermite interpolant in ``ln(R / r_b)`` gives it at any radius. Relative error against :func:`circular_velocity_squared` < 1e-5
+    for q in [0.05, 1].
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ class ScaleFreeCurve(nn.Module):
         coefficients = torch.stack([left, slope, 3.0 * rise - 2.0 * slope - slope_right, slope + slope_right - 2.0 * rise], dim=-1)
         position = ((log_rho - self._log_lower) / self._step).clamp(0.0, float(curve.shape[-1] - 1))
         index = position.detach().floor().clamp(max=float(curve.shape[-1] - 2)).long()
-        if coefficients.ndim == 2:  # noqa: PLR2004 - one curve, any number of points
+        if coefficients.ndim == 2:
             chosen = coefficients[index]
         else:
             chosen = torch.gather(coefficients, -2, index.unsqueeze(-1).expand(*index.shape, 4))

@@ -1,7 +1,8 @@
 """The linear system that ties the weights of fixed, scale-free Gaussians to a Nuker profile.
 
-Unknown: ``u_j``, the weight of Gaussian j divided by the profile at its width, ``w_j / Sigma(sigma_j)``. Rows: relative surface density and relative
-mass inside a sphere, at fixed radii in units of the break radius, each with the target 1. Serves the exact solve and the training alike.
+Unknown: ``u_j``, the weight of Gaussian j divided by the profile at its width, ``w_j / Sigma(sigma_j)``. Rows: relative surface density
+and relative mass inside a sphere, at fixed radii in units of the break radius, each with the target 1. Serves the exact solve and the
+training alike.
 """
 
 from __future__ import annotations
@@ -26,8 +27,7 @@ _INWARD, _OUTWARD = 36.0, 22.0
 def graded_widths(count: int = NUMBER_OF_GAUSSIANS) -> Float[Tensor, "gauss"]:
     """Widths in units of the break radius, from 0.03 pc for the largest break radius to 40 kpc for the smallest.
 
-    Spacing in ``ln sigma`` is ``h (3 - 2 exp(-(ln sigma)^2 / 4.5))``: three times finer at the break, where a sharp profile needs it; a power law
-    is reproduced to 1e-5 with four or five Gaussians per factor of ten.
+    Spacing in ``ln sigma`` is ``h (3 - 2 exp(-(ln sigma)^2 / 4.5))``: three times finer at the break, where a sharp profile needs it.
     """
     fine = np.linspace(math.log(NARROWEST), math.log(WIDEST), 20001)
     density = 1.0 / (3.0 - 2.0 * np.exp(-(fine**2) / 4.5))
@@ -48,8 +48,9 @@ def mass_radii(per_dex: float = 6.0) -> Float[Tensor, "row"]:
 class EnclosedMass(nn.Module):
     """Mass of a Nuker profile's spherical deprojection inside fixed spheres, as one fixed matrix times the profile's derivative.
 
-    ``M(r) = int_0^inf (-dSigma/d ln a) k(a) d ln a`` with ``k = pi a^2`` inside r and ``2 (a^2 asin(r / a) - r sqrt(a^2 - r^2))`` outside, by
-    Gauss-Legendre panels in ``ln a`` whose edges include every r; the panel just outside r, where k has a root, by product integration.
+    ``M(r) = int_0^inf (-dSigma/d ln a) k(a) d ln a`` with ``k = pi a^2`` inside r and ``2 (a^2 asin(r / a) - r sqrt(a^2 - r^2))``
+    outside, by Gauss-Legendre panels in ``ln a`` whose edges include every r; the panel just outside r, where k has a root, by product
+    integration.
 
     Parameters
     ----------
@@ -94,11 +95,11 @@ def _sphere_kernel(offset: np.ndarray) -> np.ndarray:
     squared = np.exp(2.0 * np.minimum(outside, 8.0))
     near = 2.0 * squared * (np.arcsin(np.exp(-outside)) - np.exp(-outside) * root)
     far = 4.0 / 3.0 * np.exp(-outside)  # its limit, to 1e-7; the difference above cancels there
-    return np.where(offset <= 0.0, math.pi * np.exp(2.0 * np.minimum(offset, 0.0)), np.where(outside < 8.0, near, far))  # noqa: PLR2004
+    return np.where(offset <= 0.0, math.pi * np.exp(2.0 * np.minimum(offset, 0.0)), np.where(outside < 8.0, near, far))
 
 
 def _product_weights(abscissa: np.ndarray, step: float) -> np.ndarray:
-    """Weights of the panel just outside r: the kernel integrated against Lagrange's polynomials, with ``ln(a / r) = s^2`` to remove the root."""
+    """Weights of the panel just outside r: the kernel against Lagrange's polynomials, with ``ln(a / r) = s^2`` to remove the root."""
     fine, weight = np.polynomial.legendre.leggauss(48)
     s = 0.5 * (fine + 1.0)
     position = 2.0 * s**2 - 1.0
@@ -106,6 +107,15 @@ def _product_weights(abscissa: np.ndarray, step: float) -> np.ndarray:
     others = [np.delete(abscissa, k) for k in range(len(abscissa))]
     basis = [np.prod((position[:, None] - other) / (abscissa[k] - other), axis=1) for k, other in enumerate(others)]
     return np.stack(basis) @ kernel
+
+
+def gaussian_designs(
+    width_ratio: Float[Tensor, "gauss"], density_radius: Float[Tensor, "row"], mass_radius: Float[Tensor, "row"]
+) -> tuple[Tensor, Tensor]:
+    """Surface density, and mass inside spheres, of Gaussians of unit peak: shapes (row, gauss)."""
+    density = torch.exp(-0.5 * (density_radius[:, None] / width_ratio) ** 2)
+    kernel = gaussian_kernel(mass_radius[:, None] / width_ratio, torch.ones((), dtype=torch.float64))
+    return density, 4.0 * math.pi * mass_radius[:, None] ** 3 / (width_ratio * math.sqrt(2.0 * math.pi)) * kernel
 
 
 class MGERows(nn.Module):
@@ -123,21 +133,18 @@ class MGERows(nn.Module):
     log_density_radius: Tensor
     density_design: Tensor
     mass_design: Tensor
+    mass_radius: Tensor
 
     def __init__(
         self, width_ratio: Float[Tensor, "gauss"], density_radius: Float[Tensor, "row"], mass_radius: Float[Tensor, "row"]
     ) -> None:
         super().__init__()
-        ratio = mass_radius[:, None] / width_ratio
-        mass = 4.0 * math.pi * mass_radius[:, None] ** 3 / (width_ratio * math.sqrt(2.0 * math.pi))
-        mass = mass * gaussian_kernel(ratio, torch.ones((), dtype=torch.float64))
-        for name, value in (
-            ("log_width", torch.log(width_ratio)),
-            ("log_density_radius", torch.log(density_radius)),
-            ("density_design", torch.exp(-0.5 * (density_radius[:, None] / width_ratio) ** 2)),
-            ("mass_design", mass),
-        ):
-            self.register_buffer(name, value, persistent=False)
+        density, mass = gaussian_designs(width_ratio, density_radius, mass_radius)
+        self.register_buffer("log_width", torch.log(width_ratio), persistent=False)
+        self.register_buffer("log_density_radius", torch.log(density_radius), persistent=False)
+        self.register_buffer("mass_radius", mass_radius, persistent=False)
+        self.register_buffer("density_design", density, persistent=False)
+        self.register_buffer("mass_design", mass, persistent=False)
         self.enclosed_mass = EnclosedMass(mass_radius)
 
     def profile_at_widths(self, alpha: Tensor, beta: Tensor, gamma: Tensor) -> Float[Tensor, "*batch gauss"]:

@@ -1,4 +1,4 @@
-"""From a Nuker profile to the weights of Gaussians with fixed widths (in units of the break radius): what is common, and the exact solve."""
+"""From a Nuker profile to the weights of Gaussians with fixed widths in units of the break radius: what is common; the exact solve."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from supermage.forward.mge import MGE
 from supermage.forward.nuker import as_float_tensor, require
 from supermage.models.mge_rows import MGERows, density_radii, graded_widths, mass_radii
 
-BOX: dict[str, tuple[float, float]] = {"alpha": (0.1, 10.0), "gamma": (0.001, 1.2), "beta - gamma": (0.3, 3.0), "break_radius": (2.0, 2000.0)}
+BOX: dict[str, tuple[float, float]] = {
+    "alpha": (0.1, 10.0),
+    "gamma": (0.001, 1.2),
+    "beta - gamma": (0.3, 3.0),
+    "break_radius": (2.0, 2000.0),
+}
 """The training box of Yantovski-Barth et al., Appendix A; break radius in pc. Edges belong to it."""
 
 EDGE_TOLERANCE = 1e-9

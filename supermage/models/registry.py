@@ -11,13 +11,13 @@ from supermage.errors import ModelFileError, nearest_name
 
 
 def _nuker_solve(folder: Path | None) -> Any:
-    from supermage.models.nuker_mge import NukerSolve  # noqa: PLC0415 - a model's code is imported when it is asked for
+    from supermage.models.nuker_mge import NukerSolve
 
     return NukerSolve()
 
 
 def _nuker_emulator(folder: Path | None) -> Any:
-    from supermage.models.nuker_emulator import load_emulator  # noqa: PLC0415
+    from supermage.models.nuker_emulator import load_emulator
 
     if folder is None:
         raise ModelFileError("the model 'nuker-mge' must have a folder of weights, got none")

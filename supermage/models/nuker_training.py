@@ -1,0 +1,212 @@
+"""Training of the emulator ``nuker-mge``: samples, loss, preconditioned output, artefact."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from supermage.forward.deprojection import NukerDeprojection
+from supermage.models.card import write_card
+from supermage.models.mge_rows import MGERows
+from supermage.models.nuker_emulator import DESCRIPTION_FILE, WEIGHTS_FILE, NukerEmulator, check_golden, features, file_hash, weight_scale
+from supermage.models.nuker_errors import measure
+from supermage.models.nuker_mge import BOX, NukerSolve
+from supermage.models.training import Schedule, options_of, to_json, write_atomically
+from supermage.progress import Progress
+from supermage.recipe import Recipe
+
+GOLDEN_SHAPES = ((2.0, 2.0, 0.8), (0.1, 0.301, 0.001), (0.1, 4.2, 1.2), (10.0, 3.001, 0.001), (10.0, 4.2, 1.2), (1.0, 1.5, 0.3))
+GOLDEN_RADII = (0.03, 0.1, 0.5, 1.0, 2.0, 10.0, 100.0, 2e3)
+GOLDEN_TOLERANCE = 0.03
+
+CHUNK = 500
+
+
+class Options(Schedule):
+    """``[train.options]`` of the emulator.
+
+    ``samples`` profiles are drawn once; ``edge`` is the chance that a parameter sits on an edge of the box; ``norm`` is the power
+    mean over a profile's rows (2: root mean square; larger: nearer to the worst radius); ``teachers`` exact solves give the output's
+    preconditioner.
+    """
+
+    hidden: int = 128
+    depth: int = 3
+    samples: int = 30_000
+    batch: int = 256
+    edge: float = 0.15
+    norm: float = 6.0
+    teachers: int = 4000
+    card_profiles: int = 2000
+
+
+class Profiles(NamedTuple):
+    """Training profiles: inputs, scale of the outputs, and the rows' weights divided by their targets, and the weights."""
+
+    inputs: Float[Tensor, "profile feature"]
+    scale: Float[Tensor, "profile gauss"]
+    over_target: Float[Tensor, "profile row"]
+    row_weight: Float[Tensor, "profile row"]
+
+
+def draw_shapes(count: int, generator: torch.Generator, *, edge: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Random (alpha, beta, gamma): alpha uniform or log-uniform in equal parts, the rest uniform; each on an edge by chance ``edge``."""
+    unit = torch.rand(count, 3, generator=generator, dtype=torch.float64)
+    at_edge = torch.rand(count, 3, generator=generator) < edge
+    unit = torch.where(at_edge, (torch.rand(count, 3, generator=generator) > 0.5).to(torch.float64), unit)
+    low, high = BOX["alpha"]
+    logarithmic = low * (high / low) ** unit[:, 0]
+    alpha = torch.where(torch.rand(count, generator=generator) > 0.5, logarithmic, low + (high - low) * unit[:, 0])
+    gamma, difference = (
+        BOX[key][0] + (BOX[key][1] - BOX[key][0]) * unit[:, column] for column, key in ((1, "gamma"), (2, "beta - gamma"))
+    )
+    return alpha, gamma + difference, gamma
+
+
+class NukerTraining:
+    """The problem: relative surface density and relative enclosed mass of the network's Gaussians against the Nuker profile.
+
+    A row of enclosed mass counts as half its relative error (that is the error in velocity), less where the velocity is far below the
+    curve's maximum; rows inside 2 pc of the largest break radius count less. The network's outputs are combined by a fixed matrix, folded
+    into the last layer at the end, in which the exact solves have unit variance and the mean metric of the rows is diagonal.
+    """
+
+    def __init__(self, options: Options, seed: int) -> None:
+        self.schedule = self.options = options
+        self.seed = seed
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        generator = torch.Generator().manual_seed(seed)
+        self.solve = NukerSolve(ridge=1e-4).to(self.device)
+        self.emulator = NukerEmulator(self.solve.width_ratio, hidden=options.hidden, depth=options.depth).to(self.device)
+        self.rows: MGERows = self.solve.rows
+        shapes = self._draw(options.samples, generator)
+        self.profiles = self._tabulate(shapes)
+        self.held_out = self._tabulate(self._draw(1000, generator))
+        self.mean, self.basis = self._output_basis(shapes)
+        self.parameters = self._initial(generator)
+
+    def loss(self, step: int) -> Tensor:
+        """Power mean over the rows, squared, averaged over a batch that depends on the seed and the step alone."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        chosen = torch.randint(0, self.options.samples, (self.options.batch,), generator=generator).to(self.device)
+        residual = self._residual(Profiles(*(item[chosen] for item in self.profiles)))
+        half = 0.5 * self.options.norm
+        return ((residual**2) ** half).mean(-1).pow(1.0 / half).mean()
+
+    @torch.no_grad()
+    def note(self) -> str:
+        """Median, 99 % and largest weighted error of held-out profiles."""
+        worst = self._residual(self.held_out).abs().amax(-1)
+        return f"error median {worst.median():.2e}, 99 % {worst.quantile(0.99):.2e}, max {worst.max():.2e}"
+
+    def finish(self, output: Path, *, progress: Progress) -> Path:
+        """Fold the basis into the last layer, write weights and description, measure the errors and write the card."""
+        emulator = self.frozen()
+        golden = golden_profiles()
+        check_golden(emulator, golden, "the trained network")
+        tensors = {key: value.detach().cpu().contiguous() for key, value in emulator.state_dict().items()}
+        write_atomically(output / WEIGHTS_FILE, save(tensors, metadata={"kind": emulator.name, "version": emulator.version}))
+        description = {"kind": emulator.name, "version": emulator.version, "sha256": file_hash(output / WEIGHTS_FILE),
+                       "hidden": self.options.hidden, "depth": self.options.depth, "seed": self.seed,
+                       "training": self.options.model_dump(), "golden": golden}
+        write_atomically(output / DESCRIPTION_FILE, to_json(description))
+        progress.start("measuring the errors", None)
+        tables = {name: measure(model, profiles=self.options.card_profiles) for name, model in
+                  (("nuker-mge", emulator), ("nuker-mge-solve", NukerSolve()))}
+        write_card(output.parent / "card.md", description, tables)
+        progress.done(f"wrote {output}")
+        return output
+
+    @torch.no_grad()
+    def frozen(self) -> NukerEmulator:
+        """The emulator with the trained layers, on the CPU."""
+        *hidden, last = [item.detach().cpu() for item in self.parameters]
+        folded = last @ self.basis.cpu()
+        folded[-1] += self.mean.cpu()
+        emulator = NukerEmulator(self.solve.width_ratio.cpu(), hidden=self.options.hidden, depth=self.options.depth)
+        for layer, value in zip(emulator.layers, [*hidden, folded], strict=True):
+            layer.copy_(value)
+        return emulator.requires_grad_(False).eval()
+
+    def _residual(self, profiles: Profiles) -> Tensor:
+        *hidden, last = self.parameters
+        state = profiles.inputs
+        for layer in hidden:
+            state = nn.functional.silu(torch.addmm(layer[-1], state, layer[:-1]))
+        unknown = self.mean + torch.addmm(last[-1], state, last[:-1]) @ self.basis
+        return ((unknown * profiles.scale) @ self.rows.design.T) * profiles.over_target - profiles.row_weight
+
+    def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        alpha, beta, gamma = draw_shapes(count, generator, edge=self.options.edge)
+        return alpha.to(self.device), beta.to(self.device), gamma.to(self.device)
+
+    def _tabulate(self, shapes: tuple[Tensor, Tensor, Tensor]) -> Profiles:
+        scale, target = [], []
+        for part in zip(*(item.split(CHUNK) for item in shapes), strict=True):
+            scale.append(weight_scale(self.emulator.log_width, self.emulator.spacing, *part))
+            target.append(self.rows.targets(*part))
+        targets = torch.cat(target)
+        row_weight = self._row_weight(targets)
+        return Profiles(features(*shapes), torch.cat(scale), row_weight / targets, row_weight)
+
+    def _row_weight(self, targets: Tensor) -> Tensor:
+        radius = self.rows.mass_radius
+        density_weight = torch.where(self.rows.log_density_radius < math.log(1e-3), 0.2, 1.0).to(targets)
+        velocity = torch.sqrt(targets[:, density_weight.numel() :] / radius)
+        top = velocity[:, (radius >= 1e-3) & (radius <= 2.5)].amax(1, keepdim=True)
+        mass_weight = 0.5 * (velocity / (0.05 * top)).clamp(0.1, 1.0) * torch.where(radius < 1e-3, 0.3, 1.0)
+        return torch.cat([density_weight.expand(targets.shape[0], -1), mass_weight], dim=1)
+
+    @torch.no_grad()
+    def _output_basis(self, shapes: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean of the exact solves, and the matrix from unit-variance, uncorrelated outputs to unknowns."""
+        count = min(self.options.teachers, self.options.samples)
+        metric = 1e-6 * torch.eye(self.profiles.scale.shape[1], dtype=torch.float64, device=self.device)
+        unknown = []
+        for first in range(0, count, CHUNK):
+            part = slice(first, min(first + CHUNK, count))
+            scale = self.profiles.scale[part]
+            unknown.append(self.solve.weights(*(item[part] for item in shapes)) / scale)
+            rows = self.rows.design * scale.unsqueeze(1) * self.profiles.over_target[part].unsqueeze(2)
+            metric = metric + torch.einsum("nij,nik->jk", rows, rows) / count
+        exact = torch.cat(unknown)
+        mean = exact.mean(0)
+        root = torch.linalg.cholesky(metric).T
+        spread, axes = torch.linalg.eigh(torch.cov(((exact - mean) @ root.T).T))
+        size = spread.clamp(min=1e-12).sqrt()
+        return mean, torch.linalg.solve_triangular(root, axes * size, upper=True).T.flip(0).contiguous()
+
+    def _initial(self, generator: torch.Generator) -> list[Tensor]:
+        layers = []
+        for number, layer in enumerate(self.emulator.layers):
+            rows, columns = layer.shape
+            last = number == len(self.emulator.layers) - 1
+            value = torch.randn(rows, columns, generator=generator, dtype=torch.float64) * ((0.1 if last else 1.0) / math.sqrt(rows - 1))
+            value[-1] = 0.0 if last else 0.5 * torch.randn(columns, generator=generator, dtype=torch.float64)
+            layers.append(value.to(self.device).requires_grad_())
+        return layers
+
+
+def golden_profiles() -> dict[str, object]:
+    """Surface density and enclosed mass of a few profiles by Abel inversion, kept beside the weights and checked at load."""
+    radius = np.array(GOLDEN_RADII)
+    density, mass = [], []
+    for alpha, beta, gamma in GOLDEN_SHAPES:
+        soft = np.logaddexp(0.0, alpha * np.log(radius))
+        density.append(np.exp((beta - gamma) / alpha * (math.log(2.0) - soft) - gamma * np.log(radius)).tolist())
+        mass.append(NukerDeprojection(alpha, beta, gamma).enclosed_mass(radius).tolist())
+    return {"radius": list(GOLDEN_RADII), "shape": [list(item) for item in GOLDEN_SHAPES], "density": density, "enclosed_mass": mass,
+            "tolerance": GOLDEN_TOLERANCE}
+
+
+def build(recipe: Recipe) -> NukerTraining:
+    """The problem of a recipe with ``kind = "nuker-mge"``."""
+    seed = recipe.train.seed if recipe.train else 1
+    return NukerTraining(options_of(recipe, Options), seed)

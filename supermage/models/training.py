@@ -1,0 +1,208 @@
+"""Training of a model from its recipe: seeded, resumable, with progress shown. What is trained is a :class:`Problem` of its own module."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from supermage.errors import CheckpointError, RecipeError, nearest_name
+from supermage.models.soap import soap_init, soap_step
+from supermage.progress import Progress, SilentProgress
+from supermage.recipe import Recipe, Section
+
+CHECKPOINT_SECONDS = 30.0
+
+
+class Schedule(Section):
+    """Keys of ``[train.options]`` that every kind shares."""
+
+    steps: int = 20_000
+    learning_rate: float = 5e-3
+    warmup: int = 200
+    refresh: int = 20
+
+
+class Problem(Protocol):
+    """What a trained kind provides."""
+
+    schedule: Schedule
+    parameters: list[Tensor]
+
+    def loss(self, step: int) -> Tensor:
+        """Loss of one batch, which depends on the recipe's seed and the step alone."""
+        ...
+
+    def note(self) -> str:
+        """A few words on how good the model is now."""
+        ...
+
+    def finish(self, output: Path, *, progress: Progress) -> Path:
+        """Write the artefact (atomically) and its card; return the artefact's folder."""
+        ...
+
+
+PROBLEMS: dict[str, str] = {"nuker-mge": "supermage.models.nuker_training:build"}
+"""Kind of ``[train]`` -> ``module:function`` that builds its problem from the recipe."""
+
+
+def train(recipe: Recipe, *, progress: Progress | None = None) -> Path:
+    """Train the model of a recipe and write its artefact and card.
+
+    Continues from ``products/checkpoint.safetensors`` beside the recipe if there is one of the same recipe; the result is the same as of an
+    uninterrupted run.
+
+    Parameters
+    ----------
+    recipe
+        With a ``[train]`` section.
+    progress
+        Where progress is shown; nowhere by default.
+
+    Returns
+    -------
+    Path
+        The artefact's folder.
+
+    Raises
+    ------
+    RecipeError
+        If the section is missing, or its kind or an option is unknown.
+    CheckpointError
+        If the checkpoint is damaged or belongs to another recipe.
+    """
+    progress = progress or SilentProgress()
+    if recipe.train is None:
+        raise RecipeError("training needs a recipe with a [train] section, got none")
+    kind = recipe.train.kind
+    if kind not in PROBLEMS:
+        raise RecipeError(f"train.kind must be one of {', '.join(PROBLEMS)}, got '{kind}'{nearest_name(kind, PROBLEMS)}")
+    module, function = PROBLEMS[kind].split(":")
+    build: Callable[[Recipe], Problem] = getattr(importlib.import_module(module), function)
+    checkpoint = recipe.path("products") / "checkpoint.safetensors"
+    fingerprint = hashlib.sha256(recipe.train.model_dump_json().encode()).hexdigest()
+    stored = read_checkpoint(checkpoint, fingerprint)
+    progress.start(f"preparing {kind}", None)
+    problem = build(recipe)
+    progress.done()
+    run_steps(problem, checkpoint, fingerprint, stored, progress=progress)
+    artefact = problem.finish(recipe.path(recipe.train.output), progress=progress)
+    checkpoint.unlink(missing_ok=True)
+    return artefact
+
+
+def options_of(recipe: Recipe, section: type[Schedule]) -> Any:
+    """The checked ``[train.options]`` of a recipe.
+
+    Raises
+    ------
+    RecipeError
+        Naming the first wrong key.
+    """
+    options = recipe.train.options if recipe.train else {}
+    try:
+        return section.model_validate(options)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            raise RecipeError(f"train.options: unknown key '{key}'{nearest_name(key, section.model_fields)}") from None
+        raise RecipeError(f"train.options.{key}: {problem['msg'].lower()}, got {problem['input']!r}") from None
+
+
+def run_steps(
+    problem: Problem, checkpoint: Path, fingerprint: str, stored: tuple[int, dict[str, Tensor]] | None, *, progress: Progress
+) -> None:
+    """Take the schedule's steps, from the stored state if there is one, with a checkpoint every half minute."""
+    schedule, parameters = problem.schedule, problem.parameters
+    state, first = soap_init(parameters), 0
+    if stored is not None:
+        first = stored[0]
+        _restore(parameters, state, stored[1])
+    progress.start("training", schedule.steps)
+    progress.advance(first)
+    last = time.monotonic()
+    for step in range(first, schedule.steps):
+        gradients = torch.autograd.grad(problem.loss(step), parameters)
+        soap_step(parameters, gradients, state, step=step, learning_rate=_learning_rate(schedule, step), refresh=schedule.refresh)
+        note = ""
+        if time.monotonic() - last > CHECKPOINT_SECONDS or step == schedule.steps - 1:
+            write_checkpoint(checkpoint, fingerprint, step + 1, parameters, state)
+            note = problem.note()
+            last = time.monotonic()
+        progress.advance(1, note)
+    progress.done(problem.note())
+
+
+def _learning_rate(schedule: Schedule, step: int) -> float:
+    """Linear warm-up, then a cosine down to a thousandth."""
+    cosine = 0.5 * (1.0 + math.cos(math.pi * step / schedule.steps))
+    return schedule.learning_rate * min(1.0, (step + 1) / max(schedule.warmup, 1)) * (0.999 * cosine + 0.001)
+
+
+def write_checkpoint(path: Path, fingerprint: str, step: int, parameters: list[Tensor], state: dict[str, Tensor]) -> None:
+    """Write parameters and optimiser state, atomically."""
+    tensors = {f"parameter{number}": tensor.detach().contiguous().cpu() for number, tensor in enumerate(parameters)}
+    tensors.update({f"state.{key}": tensor.contiguous().cpu() for key, tensor in state.items()})
+    write_atomically(path, save(tensors, metadata={"fingerprint": fingerprint, "step": str(step)}))
+
+
+def read_checkpoint(path: Path, fingerprint: str) -> tuple[int, dict[str, Tensor]] | None:
+    """Number of steps done and the stored tensors; None if there is no checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged or belongs to another recipe.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        step = int(metadata["step"])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        raise CheckpointError(f"{path}: a checkpoint must be complete, got a damaged one; remove it to start anew") from None
+    if metadata.get("fingerprint") != fingerprint:
+        raise CheckpointError(f"{path}: a checkpoint must belong to this recipe, got another's; remove it to start anew")
+    return step, tensors
+
+
+def _restore(parameters: list[Tensor], state: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
+    try:
+        with torch.no_grad():
+            for number, tensor in enumerate(parameters):
+                tensor.copy_(tensors[f"parameter{number}"])
+            for key, tensor in state.items():
+                tensor.copy_(tensors[f"state.{key}"])
+    except (KeyError, RuntimeError):
+        raise CheckpointError("a checkpoint must fit the network of this recipe, got other tensors; remove it to start anew") from None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file under another name in the same folder, then rename it: a full disk leaves the previous file alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_json(value: Any) -> bytes:
+    """JSON, sorted and indented, ending in a newline."""
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
