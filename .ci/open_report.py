@@ -108,7 +108,8 @@ def _pictures(page: Page) -> list[str]:
 def _files(page: Page, folder: Path) -> list[str]:
     """Links must lead to files of the report that are not empty, every figure to PNG and PDF."""
     local = [link for link in page.links if not link.startswith(("#", "http:", "https:"))]
-    found = [f"links must lead to files, got {link}" for link in local if not (folder / link).is_file() or not (folder / link).stat().st_size]
+    found = [f"links must lead to files, got {link}" for link in local
+             if not (folder / link).is_file() or not (folder / link).stat().st_size]
     found += [f"every figure must be there as {kind}, got {sum(link.endswith(kind) for link in local)} of {len(page.pictures)}"
               for kind in (".png", ".pdf") if sum(link.endswith(kind) for link in local) < len(page.pictures)]
     for kind in (".tex", ".bib", ".fits"):
