@@ -63,4 +63,4 @@ class UVGrid:
     @property
     def axis(self) -> NDArray[np.float64]:
         """Pixel centres along an image axis, arcsec, shape (n_pixel,); index ``n_pixel / 2`` is the phase centre, east and north up."""
-        return (np.arange(self.n_pixel) - self.n_pixel // 2) * self.pixel_scale
+        return np.asarray((np.arange(self.n_pixel) - self.n_pixel // 2) * self.pixel_scale, dtype=np.float64)
