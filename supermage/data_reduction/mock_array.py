@@ -20,6 +20,7 @@ from supermage.recipe import GalaxySection, SimulateSection
 
 SIDEREAL_DAY = 86164.0905
 MJD_ZERO = datetime.date(1858, 11, 17).toordinal()
+LOWEST_ELEVATION = 15.0
 HOUR_ANGLE_STEP = 2400.0
 """Seconds between the hour angles of successive blocks: near transit, yet with uv tracks of their own."""
 
@@ -81,12 +82,21 @@ def plan_blocks(section: SimulateSection, galaxy: GalaxySection) -> list[Block]:
     """Choose each block's time, around transit on its date, and its channels: centred on the line as it is observed that day.
 
     Frequencies and the factor to LSRK are casacore's (``measures``), which the reduction, done with astropy, does not share.
+
+    Raises
+    ------
+    RecipeError
+        If a date or the direction cannot be read, or the field is too low.
     """
     systemic = section.truth["systemic_velocity"]
     line = galaxy.rest_frequency * (1.0 - systemic / SPEED_OF_LIGHT)
     blocks = []
     for k, date in enumerate(section.dates):
         middle = _transit(section, date) + HOUR_ANGLE_STEP * (k - 0.5 * (len(section.dates) - 1))
+        measures = _framed(section, middle)
+        elevation = math.degrees(measures.measure(_direction(measures, section), "AZEL")["m1"]["value"])
+        if elevation < LOWEST_ELEVATION:
+            raise RecipeError(f"the field must stand at least {LOWEST_ELEVATION:g} deg high, got {elevation:.1f} deg on {date}")
         observed = _lsrk_to_topo(section, line, middle)
         centre = 1e6 * round(observed / 1e6)
         frequency = centre + section.channel_width * (np.arange(section.channels, dtype=np.float64) - 0.5 * (section.channels - 1))
@@ -118,7 +128,7 @@ def write_empty_set(path: Path, section: SimulateSection, galaxy: GalaxySection,
                 freqresolution=f"{section.channel_width}Hz", nchannels=section.channels, stokes="XX YY", refcode="TOPO")
         simulator.setfeed("perfect X Y")
         simulator.setfield(sourcename=galaxy.name, sourcedirection=_direction(measures, section))
-        simulator.setlimits(shadowlimit=0.01, elevationlimit="10deg")
+        simulator.setlimits(shadowlimit=0.01, elevationlimit="1deg")
         simulator.setauto(0.0)
         for k, block in enumerate(blocks):
             # The simulator turns an epoch into TAI and writes that number as UTC, uvw and all (measured): 37 s late unless told TAI.

@@ -93,9 +93,6 @@ def simulate(recipe: Recipe, *, progress: Progress | None = None) -> Path:
 
 
 def _check(section: SimulateSection, antennas: Antennas) -> None:
-    if 2 * section.flagged_edge >= section.channels:
-        raise RecipeError("simulate.flagged_edge must leave channels in the band, "
-                          f"got {section.flagged_edge} on each side of {section.channels}")
     failing = section.antennas.failing
     if failing is not None and not 0 <= failing < len(antennas.names):
         raise RecipeError(f"simulate.antennas.failing must be an antenna of the array, 0 to {len(antennas.names) - 1}, got {failing}")

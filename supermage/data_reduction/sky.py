@@ -52,8 +52,7 @@ class NukerProfile:
         softplus = np.logaddexp(0.0, self.alpha * log_x)
         log_sigma = (self.beta - self.gamma) / self.alpha * (math.log(2.0) - softplus) - self.gamma * log_x
         local_slope = self.gamma + (self.beta - self.gamma) * np.exp(self.alpha * log_x - softplus)
-        density: Array = self.surface_density * np.exp(log_sigma) * local_slope / radius
-        return density
+        return np.asarray(self.surface_density * np.exp(log_sigma) * local_slope / radius)
 
 
 def _panels(edges: ArrayLike, order: int) -> tuple[Array, Array]:
@@ -74,8 +73,7 @@ def spheroid_density(profile: NukerProfile, radius: ArrayLike, *, intrinsic_axis
     # -Sigma' falls like exp(-(beta + 1) t) past the break: 60 e-foldings are more than enough below it too.
     t, weight = _panels(np.concatenate([np.linspace(0.0, 20.0, 41), np.linspace(22.0, 60.0, 20)]), 8)
     total = profile.minus_slope(m[..., None] * np.cosh(t)) @ weight
-    density: Array = observed_axis_ratio / intrinsic_axis_ratio / math.pi * total
-    return density
+    return np.asarray(observed_axis_ratio / intrinsic_axis_ratio / math.pi * total)
 
 
 def stellar_velocity_squared(profile: NukerProfile, radius: ArrayLike, *, inclination: float, intrinsic_axis_ratio: float) -> Array:
