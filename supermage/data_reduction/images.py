@@ -65,7 +65,8 @@ def dirty_cube(gridded: GriddedVisibilities, values: NDArray[np.complex128] | No
     """Image gridded visibilities with weights 1 / standard error^2, all execution blocks together.
 
     The transform is direct (non-uniform), at the mean position of the visibilities in each cell and at each channel's own frequency.
-    A block contributes to the channel of the first block that is nearest in the frame.
+    A block contributes to the channel of the first block that is nearest in the frame. What is imaged are means over cells: towards the
+    edge of the field a source fades, as in any gridded image before its grid correction; model and residual fade alike.
 
     Parameters
     ----------

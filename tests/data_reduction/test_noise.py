@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -18,6 +18,7 @@ from tests.data_reduction.test_gridding import make_chunk
 GRID = UVGrid(16, 0.5, 230e9)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 40), st.floats(0.1, 10.0))
 def test_flat_window_gives_the_textbook(n: int, scale: float) -> None:
     rng = np.random.default_rng(n)

@@ -48,6 +48,7 @@ def test_correlation_against_smoothed_white_noise(averaging: int) -> None:
         assert abs(measured - expected) < 0.01
 
 
+@settings(deadline=None)
 @given(st.integers(1, 80), st.sampled_from([1, 2, 3, 4, 8]), st.booleans())
 def test_correlation_is_positive_definite(n: int, averaging: int, hanning: bool) -> None:
     matrix = SpectralResponse(hanning=hanning, averaging=averaging).correlation(n)
@@ -102,6 +103,7 @@ def test_an_unknown_frame_is_named() -> None:
         frame_factor(5e9, ALMA, (0.0, 0.0), stored="REST", wanted="LSRK")
 
 
+@settings(deadline=None)
 @given(st.floats(-3000, 30000), st.sampled_from(["radio", "optical"]))
 def test_velocity_and_frequency_are_inverse(velocity: float, convention: str) -> None:
     frequency = frequency_of_velocity(velocity, 230.538e9, convention)
@@ -119,7 +121,7 @@ def _band(name: str, systemic: float, factor: float, n: int = 64, shift: float =
     return Band(name, centre + (np.arange(n) - (n - 1) / 2 + shift) * 15.625e6, 15.625e6, factor)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.floats(0.9998, 1.0002), st.floats(-0.5, 0.5), st.floats(100.0, 400.0))
 def test_channels_are_centred_on_the_range_in_every_block(factor: float, shift: float, half: float) -> None:
     bands = [_band("a", 1241.0, 1.0), _band("b", 1241.0, factor, shift=shift)]
