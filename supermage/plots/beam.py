@@ -26,6 +26,7 @@ def draw_beam(axes: Axes, beam: Beam, *, colour: str = "white", edge: str = "bla
     margin = 0.06 * abs(right - left) + 0.5 * beam.major
     centre = (left + math.copysign(margin, right - left), bottom + math.copysign(margin, top - bottom))
     # East offsets as data coordinates: a position angle from north through east is 90 deg minus the angle from the x axis.
-    axes.add_patch(Ellipse(centre, beam.major, beam.minor, angle=90.0 - beam.position_angle, facecolor=colour, edgecolor=edge,
-                           linewidth=0.6, zorder=5))
+    axes.add_patch(
+        Ellipse(centre, beam.major, beam.minor, angle=90.0 - beam.position_angle, facecolor=colour, edgecolor=edge, linewidth=0.6, zorder=5)
+    )
     return axes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,8 +12,14 @@ from numpy.typing import NDArray
 from supermage.plots.style import BLACK_HOLE, TRUTH
 
 
-def corner(axes: NDArray[np.object_], draws: NDArray[np.floating], *, labels: Sequence[str], truth: Sequence[float | None] | None = None,
-           small: bool = False) -> NDArray[np.object_]:
+def corner(
+    axes: NDArray[Any],
+    draws: NDArray[np.floating],
+    *,
+    labels: Sequence[str],
+    truth: Sequence[float | None] | None = None,
+    small: bool = False,
+) -> NDArray[Any]:
     """Draw a corner plot on a square array of Axes, which must be all that their figure holds.
 
     Parameters
@@ -28,15 +35,31 @@ def corner(axes: NDArray[np.object_], draws: NDArray[np.floating], *, labels: Se
     small
         Draw for many parameters: fewer bins, no tick labels, symbols only along the edges.
     """
-    from corner import corner as draw_corner  # noqa: PLC0415 - it sets up pyplot, which importing this module must not do
+    from corner import corner as draw_corner
 
     first: Axes = axes.flat[0]
-    draw_corner(draws, fig=first.figure, labels=list(labels), truths=None if truth is None else list(truth), truth_color=TRUTH,
-                color=BLACK_HOLE, bins=18 if small else 25, smooth=1.0, levels=(0.68, 0.95), plot_datapoints=False, plot_density=not small,
-                max_n_ticks=3, hist_kwargs={"linewidth": 0.8}, contour_kwargs={"linewidths": 0.6}, fill_contours=not small, quiet=True,
-                label_kwargs={"fontsize": 8}, labelpad=0.0)
-    for row, column in np.ndindex(axes.shape):
-        panel: Axes = axes[row, column]
+    draw_corner(
+        draws,
+        fig=first.figure,
+        labels=list(labels),
+        truths=None if truth is None else list(truth),
+        truth_color=TRUTH,
+        color=BLACK_HOLE,
+        bins=18 if small else 25,
+        smooth=1.0,
+        levels=(0.68, 0.95),
+        plot_datapoints=False,
+        plot_density=not small,
+        max_n_ticks=3,
+        hist_kwargs={"linewidth": 0.8},
+        contour_kwargs={"linewidths": 0.6},
+        fill_contours=not small,
+        quiet=True,
+        label_kwargs={"fontsize": 8},
+        labelpad=0.0,
+    )
+    panel: Axes
+    for panel in axes.flat:
         panel.tick_params(labelsize=6, length=1.5 if small else 2.5, direction="in")
         for line in panel.lines:
             line.set(linewidth=0.8, markersize=0)

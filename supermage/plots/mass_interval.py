@@ -10,7 +10,9 @@ from supermage.plots.profile import outer_level
 from supermage.plots.style import BLACK_HOLE, MUTED, TRUTH
 
 
-def mass_interval(axes: Axes, log_mass: NDArray[np.floating], *, prior: tuple[float, float], tail_ess: float, truth: float | None = None) -> Axes:
+def mass_interval(
+    axes: Axes, log_mass: NDArray[np.floating], *, prior: tuple[float, float], tail_ess: float, truth: float | None = None
+) -> Axes:
     """Draw the posterior of log10 M and its prior as boxes (68 %) with whiskers (3 sigma, or 95 % where too few draws lie in the tails)."""
     level, name = outer_level(tail_ess)
     rows = [("prior", np.array(prior[0]) + np.linspace(0, 1, 2001) * (prior[1] - prior[0]), MUTED), ("posterior", log_mass, BLACK_HOLE)]
@@ -18,8 +20,9 @@ def mass_interval(axes: Axes, log_mass: NDArray[np.floating], *, prior: tuple[fl
     for title, sample, _ in rows:
         low, q16, q50, q84, high = np.quantile(sample, [0.5 - level / 2, 0.16, 0.5, 0.84, 0.5 + level / 2])
         boxes.append({"label": title, "whislo": low, "q1": q16, "med": q50, "q3": q84, "whishi": high})
-    drawn = axes.bxp(boxes, orientation="horizontal", showfliers=False, patch_artist=True, widths=0.5,
-                     medianprops={"color": "black", "linewidth": 1.0})
+    drawn = axes.bxp(
+        boxes, orientation="horizontal", showfliers=False, patch_artist=True, widths=0.5, medianprops={"color": "black", "linewidth": 1.0}
+    )
     for patch, (_, _, colour) in zip(drawn["boxes"], rows, strict=True):
         patch.set(facecolor=colour, alpha=0.45)
     if truth is not None:

@@ -19,7 +19,12 @@ def noise_histogram(axes: Axes, residual: NDArray[np.floating]) -> Axes:
     expected = residual.size * width * norm.pdf(middle)
     axes.stairs(np.maximum(counts, 0.3), edges, color=DATA, linewidth=0.9, label="residual")
     axes.plot(middle, expected, color=BLACK_HOLE, linewidth=1.0, linestyle="--", label="unit normal")
-    axes.set(yscale="log", xlabel="Whitened residual (standard deviations)", ylabel=f"Data per {width:.1f}", xlim=(-6, 6),
-             ylim=(0.5, 6.0 * max(float(counts.max()), 1.0)))
+    axes.set(
+        yscale="log",
+        xlabel="Whitened residual (standard deviations)",
+        ylabel=f"Data per {width:.1f}",
+        xlim=(-6, 6),
+        ylim=(0.5, 6.0 * max(float(counts.max()), 1.0)),
+    )
     axes.legend(loc="upper left", ncols=2)
     return axes

@@ -14,8 +14,9 @@ from supermage.plots.style import DIVERGING_MAP, INTENSITY_MAP, MODEL, MUTED
 Array = NDArray[np.floating]
 
 
-def major_axis_slice(cube: Array, axis: Array, *, position_angle: float, centre: tuple[float, float], width: float,
-                     reach: float) -> tuple[Array, Array]:
+def major_axis_slice(
+    cube: Array, axis: Array, *, position_angle: float, centre: tuple[float, float], width: float, reach: float
+) -> tuple[Array, Array]:
     """Cut a cube along a line on the sky.
 
     Parameters
@@ -49,10 +50,24 @@ def major_axis_slice(cube: Array, axis: Array, *, position_angle: float, centre:
     return offset, np.array([map_coordinates(plane, where, order=1, mode="constant").mean(axis=0) for plane in cube])
 
 
-def position_velocity(axes: Axes, offset: Array, velocity: Array, image: Array, *, limit: float, unit: str | None, residual: bool = False,
-                      contours: Array | None = None, levels: Array | None = None, systemic_velocity: float | None = None,
-                      curve: tuple[Array, Array] | None = None, beam: float | None = None, velocity_label: str = "Velocity (km/s)",
-                      title: str = "", named: bool = True) -> Axes:
+def position_velocity(
+    axes: Axes,
+    offset: Array,
+    velocity: Array,
+    image: Array,
+    *,
+    limit: float,
+    unit: str | None,
+    residual: bool = False,
+    contours: Array | None = None,
+    levels: Array | None = None,
+    systemic_velocity: float | None = None,
+    curve: tuple[Array, Array] | None = None,
+    beam: float | None = None,
+    velocity_label: str = "Velocity (km/s)",
+    title: str = "",
+    named: bool = True,
+) -> Axes:
     """Draw a position-velocity diagram.
 
     Parameters
@@ -72,8 +87,16 @@ def position_velocity(axes: Axes, offset: Array, velocity: Array, image: Array, 
     beam
         Width of the beam, drawn as a bar, arcsec.
     """
-    picture = axes.pcolormesh(offset, velocity, image, cmap=DIVERGING_MAP if residual else INTENSITY_MAP, rasterized=True,
-                              shading="nearest", vmin=-limit if residual else 0.0, vmax=limit)
+    picture = axes.pcolormesh(
+        offset,
+        velocity,
+        image,
+        cmap=DIVERGING_MAP if residual else INTENSITY_MAP,
+        rasterized=True,
+        shading="nearest",
+        vmin=-limit if residual else 0.0,
+        vmax=limit,
+    )
     if contours is not None and levels is not None:
         axes.contour(offset, velocity, contours, levels=levels, colors=MODEL, linewidths=0.7)
     if systemic_velocity is not None:
@@ -83,7 +106,9 @@ def position_velocity(axes: Axes, offset: Array, velocity: Array, image: Array, 
     if curve is not None and systemic_velocity is not None:
         radius, speed = curve
         for side in (1, -1):
-            axes.plot(side * radius, systemic_velocity + side * speed, color="white" if not residual else MUTED, linewidth=0.9, linestyle=":")
+            axes.plot(
+                side * radius, systemic_velocity + side * speed, color="white" if not residual else MUTED, linewidth=0.9, linestyle=":"
+            )
     axes.set(xlim=limits[0], ylim=limits[1], xlabel="Offset along the major axis (arcsec)", title=title)
     if named:
         axes.set_ylabel(velocity_label)
@@ -93,8 +118,15 @@ def position_velocity(axes: Axes, offset: Array, velocity: Array, image: Array, 
         y = limits[1][0] + 0.07 * (limits[1][1] - limits[1][0])
         x = limits[0][0] + 0.07 * (limits[0][1] - limits[0][0])
         axes.plot([x, x + beam], [y, y], color="white" if not residual else "black", linewidth=1.5, solid_capstyle="butt")
-        axes.annotate("beam", (x + beam, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7,
-                      color="white" if not residual else "black")
+        axes.annotate(
+            "beam",
+            (x + beam, y),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+            color="white" if not residual else "black",
+        )
     if unit is not None:
         axes.figure.colorbar(picture, ax=axes, label=unit, fraction=0.046, pad=0.02)
     return axes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -36,8 +38,16 @@ def band(draws: Array, level: float) -> tuple[Array, Array]:
     return low, high
 
 
-def profile(axes: Axes, radius: Array, curves: tuple[Curve, ...], *, label: str, tail_ess: float, logarithmic: bool = True,
-            truth: dict[str, Array] | None = None) -> Axes:
+def profile(
+    axes: Axes,
+    radius: Array,
+    curves: tuple[Curve, ...],
+    *,
+    label: str,
+    tail_ess: float,
+    logarithmic: bool = True,
+    truth: Mapping[str, Array] | None = None,
+) -> Axes:
     """Draw the median, the 68 % band and the outer band of every curve against radius (arcsec, logarithmic).
 
     Parameters
@@ -71,16 +81,35 @@ def mark_radii(axes: Axes, *, beam: float, emulator: tuple[float, float], pc_per
     """Mark half the beam, shade radii outside the emulator's range (arcsec), and add an upper axis in pc."""
     left, right = axes.get_xlim()
     axes.axvline(beam / 2, color=MUTED, linewidth=0.8, linestyle="--")
-    axes.annotate("half beam", (beam / 2, 0.03), xycoords=("data", "axes fraction"), xytext=(-2, 0), textcoords="offset points",
-                  rotation=90, ha="right", va="bottom", fontsize=7, color=MUTED)
+    axes.annotate(
+        "half beam",
+        (beam / 2, 0.03),
+        xycoords=("data", "axes fraction"),
+        xytext=(-2, 0),
+        textcoords="offset points",
+        rotation=90,
+        ha="right",
+        va="bottom",
+        fontsize=7,
+        color=MUTED,
+    )
     for low, high in ((left, min(emulator[0], right)), (max(emulator[1], left), right)):
         if low < high:
             axes.axvspan(low, high, facecolor="none", edgecolor="0.75", hatch="////", linewidth=0, zorder=0)
             if np.log(high / low) > 0.12 * np.log(right / left):
-                axes.annotate("beyond the emulator", ((low * high) ** 0.5, 0.5), xycoords=("data", "axes fraction"), rotation=90, ha="center",
-                          va="center", fontsize=7, color=MUTED)
+                axes.annotate(
+                    "beyond the emulator",
+                    ((low * high) ** 0.5, 0.5),
+                    xycoords=("data", "axes fraction"),
+                    rotation=90,
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color=MUTED,
+                )
     axes.set_xlim(left, right)
-    upper = axes.secondary_xaxis("top", functions=(lambda x: x * pc_per_arcsec, lambda x: x / pc_per_arcsec))
+    scale: Any = pc_per_arcsec
+    upper = axes.secondary_xaxis("top", functions=(lambda x: np.multiply(x, scale), lambda x: np.divide(x, scale)))
     upper.set_xlabel("Radius (pc)")
     axes.tick_params(which="both", top=False)
     return axes

@@ -14,10 +14,21 @@ from supermage.plots.beam import draw_beam
 from supermage.plots.style import INTENSITY_MAP
 
 
-def sky_map(axes: Axes, image: NDArray[np.floating], axis: NDArray[np.floating], *, limits: tuple[float, float], unit: str | None = None,
-            colour_map: str = INTENSITY_MAP, beam: Beam | None = None, title: str = "", half_width: float | None = None,
-            label: Literal["both", "x", "y", "none"] = "both", contours: Sequence[float] = (),
-            ticks: int = 5) -> Axes:
+def sky_map(
+    axes: Axes,
+    image: NDArray[np.floating],
+    axis: NDArray[np.floating],
+    *,
+    limits: tuple[float, float],
+    unit: str | None = None,
+    colour_map: str = INTENSITY_MAP,
+    beam: Beam | None = None,
+    title: str = "",
+    half_width: float | None = None,
+    label: Literal["both", "x", "y", "none"] = "both",
+    contours: Sequence[float] = (),
+    ticks: int = 5,
+) -> Axes:
     """Draw one image.
 
     Parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -30,13 +31,37 @@ INTENSITY_MAP = "cividis"
 DIVERGING_MAP = "coolwarm"
 WIDTH_MAP = "viridis"
 
-_SETTINGS = {
-    "font.size": 8.0, "axes.titlesize": 8.0, "axes.labelsize": 8.0, "xtick.labelsize": 7.0, "ytick.labelsize": 7.0,
-    "legend.fontsize": 7.0, "figure.titlesize": 8.0, "figure.labelsize": 8.0, "font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans",
-    "axes.linewidth": 0.6, "lines.linewidth": 1.0, "patch.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
-    "xtick.minor.width": 0.4, "ytick.minor.width": 0.4, "xtick.direction": "in", "ytick.direction": "in", "xtick.top": True,
-    "ytick.right": True, "legend.frameon": False, "image.origin": "lower", "image.interpolation": "nearest", "pdf.fonttype": 42,
-    "savefig.dpi": 300, "figure.dpi": 100, "figure.facecolor": "white", "axes.facecolor": "white", "axes.unicode_minus": True,
+_SETTINGS: dict[Any, Any] = {
+    "font.size": 8.0,
+    "axes.titlesize": 8.0,
+    "axes.labelsize": 8.0,
+    "xtick.labelsize": 7.0,
+    "ytick.labelsize": 7.0,
+    "legend.fontsize": 7.0,
+    "figure.titlesize": 8.0,
+    "figure.labelsize": 8.0,
+    "font.family": "DejaVu Sans",
+    "mathtext.fontset": "dejavusans",
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.0,
+    "patch.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.top": True,
+    "ytick.right": True,
+    "legend.frameon": False,
+    "image.origin": "lower",
+    "image.interpolation": "nearest",
+    "pdf.fonttype": 42,
+    "savefig.dpi": 300,
+    "figure.dpi": 100,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "axes.unicode_minus": True,
 }
 
 

@@ -24,7 +24,9 @@ MARKER = "summary.txt"
 """Every report holds this file; a folder without it is not ours to replace."""
 
 
-def report(posterior_path: str | Path, *, output: str | Path | None = None, figure: str | None = None, progress: Progress | None = None) -> Path:
+def report(
+    posterior_path: str | Path, *, output: str | Path | None = None, figure: str | None = None, progress: Progress | None = None
+) -> Path:
     """Write the report of a posterior.
 
     Parameters
@@ -74,10 +76,8 @@ def redraw(case: Case, name: str, folder: Path) -> Path:
 def build(case: Case, folder: Path, *, progress: Progress | None = None) -> Path:
     """Build the whole report in a temporary folder beside ``folder``, then put it in its place."""
     progress = progress or SilentProgress()
-    if folder.exists() and not (folder / MARKER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        # a folder that only single figures were drawn into is ours too
-        if not folder.is_dir() or {path.name for path in folder.iterdir()} != {"figures"}:
-            raise DataError(f"a report must go to a new folder, an empty one or an earlier report, got {folder}")
+    if not _replaceable(folder):
+        raise DataError(f"a report must go to a new folder, an empty one or an earlier report, got {folder}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -92,6 +92,13 @@ def build(case: Case, folder: Path, *, progress: Progress | None = None) -> Path
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder / "index.html"
+
+
+def _replaceable(folder: Path) -> bool:
+    """Whether a report may take this place: nothing, an empty folder, an earlier report, or one with single figures only."""
+    if not folder.exists():
+        return True
+    return folder.is_dir() and ((folder / MARKER).is_file() or {path.name for path in folder.iterdir()} <= {"figures"})
 
 
 def _write(case: Case, work: Path, progress: Progress) -> None:
@@ -121,11 +128,16 @@ def _write_files(case: Case, work: Path) -> dict[str, Path]:
     sampler = case.record.recipe.fit.sampler.kernel if case.record.recipe.fit else ""
     (work / "parameters.tex").write_text(latex_table(case.record, claimed=case.verdict.status is Status.DETECTED), encoding="utf-8")
     (work / "references.bib").write_text(bibtex(halo=case.halo != "none", mala=sampler == "mala"), encoding="utf-8")
-    files = {"Parameter table, LaTeX": Path("parameters.tex"), "References of what was used, BibTeX": Path("references.bib"),
-             "The result in a few lines, text": Path(MARKER)}
+    files = {
+        "Parameter table, LaTeX": Path("parameters.tex"),
+        "References of what was used, BibTeX": Path("references.bib"),
+        "The result in a few lines, text": Path(MARKER),
+    }
     ascending = cubes.frequency.argsort()
     for name in ("data", "model", "residual"):
-        write_fits(work / f"{name}.fits", getattr(cubes, name)[ascending], case.gridded, beam=cubes.beam, frequency=cubes.frequency[ascending])
+        write_fits(
+            work / f"{name}.fits", getattr(cubes, name)[ascending], case.gridded, beam=cubes.beam, frequency=cubes.frequency[ascending]
+        )
         files[f"Dirty cube of the {name}, FITS"] = Path(f"{name}.fits")
     return files
 

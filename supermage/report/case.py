@@ -56,7 +56,9 @@ class Case:
         gridded = self._gridded if self._gridded is not None else open_visibilities(self._visibilities_path())
         wanted = self.record.facts.get("data_checksum")
         if wanted and wanted != gridded.checksum:
-            raise DataError(f"a report needs the data that were fitted (checksum {str(wanted)[:12]}), got {gridded.checksum[:12]}: reduced anew since?")
+            raise DataError(
+                f"a report needs the data that were fitted (checksum {str(wanted)[:12]}), got {gridded.checksum[:12]}: reduced anew since?"
+            )
         return gridded
 
     def _visibilities_path(self) -> Path:
@@ -118,8 +120,14 @@ class Case:
         chosen = np.sort(generator.choice(record.n_draws, size=min(BAND_DRAWS, record.n_draws), replace=False))
         cubes = self.cubes
         radius = np.geomspace(INNERMOST_BEAMS * cubes.beam_width, 0.5 * self.gridded.grid.field_of_view, RADII)
-        return profiles_of(self.fit.galaxy_model, [record.theta(int(k)) for k in chosen], radius, pc_per_arcsec=self.pc_per_arcsec,
-                           halo=self.halo, truth=record.true_theta())
+        return profiles_of(
+            self.fit.galaxy_model,
+            [record.theta(int(k)) for k in chosen],
+            radius,
+            pc_per_arcsec=self.pc_per_arcsec,
+            halo=self.halo,
+            truth=record.true_theta(),
+        )
 
     @property
     def emulator_range(self) -> tuple[float, float]:
@@ -134,17 +142,26 @@ class Case:
 
     def mass_facts(self) -> MassFacts:
         """What the draws say of the mass."""
-        mass = self.record.mass
+        mass, profiles = self.record.mass, self.profiles
         low, high = edge_density(mass.draws, mass.lower, mass.upper)
-        return MassFacts(width_ratio=mass.width_ratio, span=interval(mass.draws, 0.68).width, lower_edge=low, upper_edge=high,
-                         sphere_of_influence=float(np.median(self.profiles.sphere_of_influence())), beam=self.cubes.beam_width)
+        sphere = float(np.median(profiles.sphere_of_influence()))
+        return MassFacts(
+            width_ratio=mass.width_ratio,
+            span=interval(mass.draws, 0.68).width, lower_edge=low, upper_edge=high, sphere_of_influence=sphere,
+            beam=self.cubes.beam_width, at_most=sphere <= float(profiles.radius[0]) * (1 + 1e-9))
 
     def residual_facts(self) -> ResidualFacts:
         """What the residuals say of the best draw."""
         residuals = self.residuals
         peak, expected = self.cubes.peak()
-        return ResidualFacts(chi2_per_datum=residuals.chi2_per_datum, chi2_sigma=residuals.sigma, peak=peak, peak_expected=expected,
-                             worst_channel_sigma=residuals.by_channel.worst_sigma(), worst_baseline_sigma=residuals.by_baseline.worst_sigma())
+        return ResidualFacts(
+            chi2_per_datum=residuals.chi2_per_datum,
+            chi2_sigma=residuals.sigma,
+            peak=peak,
+            peak_expected=expected,
+            worst_channel_sigma=residuals.by_channel.worst_sigma(),
+            worst_baseline_sigma=residuals.by_baseline.worst_sigma(),
+        )
 
 
 def math_name(name: str) -> str:
@@ -156,7 +173,10 @@ def convergence_facts(record: Record) -> ConvergenceFacts:
     """The worst numbers over all parameters, and what the fit itself recorded."""
     worst = max(record.parameters, key=lambda p: np.nan_to_num(p.mixing.r_hat, nan=np.inf))
     fewest = min(record.parameters, key=lambda p: np.nan_to_num(p.mixing.ess, nan=0.0))
-    return ConvergenceFacts(worst_r_hat=worst.mixing.r_hat, worst_r_hat_name=math_name(worst.name), smallest_ess=fewest.mixing.ess,
-                            smallest_ess_name=math_name(fewest.name), declared=bool(int(record.facts.get("converged", 1))))
-
-
+    return ConvergenceFacts(
+        worst_r_hat=worst.mixing.r_hat,
+        worst_r_hat_name=math_name(worst.name),
+        smallest_ess=fewest.mixing.ess,
+        smallest_ess_name=math_name(fewest.name),
+        declared=bool(int(record.facts.get("converged", 1))),
+    )

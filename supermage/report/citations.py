@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 PAPER = r"""@misc{YantovskiBarth2025,
-  author = {Yantovski-Barth, M. J. and Stone, Connor and Zhang, Hengyue and Bureau, Martin and Smyth, Nolan and Hezaveh, Yashar and Perreault-Levasseur, Laurence},
+  author = {Yantovski-Barth, M. J. and Stone, Connor and Zhang, Hengyue and Bureau, Martin and Smyth, Nolan and Hezaveh, Yashar
+            and Perreault-Levasseur, Laurence},
   title  = {Neural Deprojection of Galaxy Stellar Mass Profiles},
   year   = {2025},
   note   = {the method: Nuker profile to MGE by a neural network}
@@ -82,7 +83,8 @@ REFERENCES = {
 }""",
     "astropy": r"""@article{Astropy2022,
   author  = {{Astropy Collaboration}},
-  title   = {The {Astropy} Project: Sustaining and Growing a Community-oriented Open-source Project and the Latest Major Release (v5.0) of the Core Package},
+  title   = {The {Astropy} Project: Sustaining and Growing a Community-oriented Open-source Project
+             and the Latest Major Release (v5.0) of the Core Package},
   journal = {ApJ},
   year    = {2022},
   volume  = {935},

@@ -85,5 +85,13 @@ def sky_cubes(gridded: GriddedVisibilities, model: ComplexArray, continuum: Comp
     velocity = velocity_of_frequency(image.frequency, gridded.rest_frequency, gridded.convention)
     order = np.argsort(velocity)
     data, modelled = image.data[order], modelled[order]
-    return SkyCubes(axis=gridded.grid.axis, velocity=velocity[order], frequency=image.frequency[order], data=data, model=modelled,
-                    residual=data - modelled, beam=image.beam, noise=image.noise[order])
+    return SkyCubes(
+        axis=gridded.grid.axis,
+        velocity=velocity[order],
+        frequency=image.frequency[order],
+        data=data,
+        model=modelled,
+        residual=data - modelled,
+        beam=image.beam,
+        noise=image.noise[order],
+    )

@@ -8,7 +8,9 @@ from supermage.report.figures_fit import CHAIN_FIGURES, CORNER_FIGURES, MASS_FIG
 from supermage.report.figures_sky import SKY_FIGURES
 
 FIGURES: dict[str, FigureSpec] = {
-    spec.name: spec for spec in (*MASS_FIGURES, *TABLE_FIGURES, *SKY_FIGURES, *RESIDUAL_FIGURES, *PROFILE_FIGURES, *CORNER_FIGURES, *CHAIN_FIGURES)}
+    spec.name: spec
+    for spec in (*MASS_FIGURES, *TABLE_FIGURES, *SKY_FIGURES, *RESIDUAL_FIGURES, *PROFILE_FIGURES, *CORNER_FIGURES, *CHAIN_FIGURES)
+}
 
 
 def find_figure(name: str) -> FigureSpec:

@@ -44,7 +44,7 @@ def draw_marginals(case: Case) -> Figure:
     for panel, parameter in zip(axes.flat, parameters, strict=False):
         draws = parameter.draws % 360.0 if parameter.circular else parameter.draws
         marginal(panel, draws.ravel(), prior=(parameter.lower, parameter.upper), label=axis_label(parameter), truth=parameter.truth)
-    for panel in list(axes.flat)[len(parameters):]:
+    for panel in list(axes.flat)[len(parameters) :]:
         panel.remove()
     return figure
 
@@ -57,8 +57,15 @@ def _draw_profile(case: Case, kind: str) -> Figure:
     truth = {NAMES[name]: change(curve) for name, curve in profiles.true_velocity.items()} or None
     figure = new_figure(COLUMN, 3.1)
     axes = figure.subplots()
-    profile(axes, profiles.radius, curves, tail_ess=case.record.tail_ess, truth=truth, logarithmic=mass,
-            label=r"$v_\mathrm{c}^2 R/G$ ($M_\odot$)" if mass else "Circular velocity (km/s)")
+    profile(
+        axes,
+        profiles.radius,
+        curves,
+        tail_ess=case.record.tail_ess,
+        truth=truth,
+        logarithmic=mass,
+        label=r"$v_\mathrm{c}^2 R/G$ ($M_\odot$)" if mass else "Circular velocity (km/s)",
+    )
     if not mass:
         seen = profiles.radius > 0.25 * case.cubes.beam_width
         axes.set_ylim(0, 1.35 * float(np.quantile(profiles.velocity["total"][:, seen], 0.84, axis=0).max()))
@@ -81,11 +88,15 @@ def draw_surface_density(case: Case) -> Figure:
     """Surface density of the stars, and the black hole's mass spread over the circle."""
     profiles = case.profiles
     truth = None if profiles.true_surface_density is None else {"stars": profiles.true_surface_density}
-    curves = (Curve("stars", profiles.surface_density, STARS, "-."),
-              Curve(r"black hole, $M/\pi R^2$", profiles.black_hole_surface_density(), BLACK_HOLE, "--"))
+    curves = (
+        Curve("stars", profiles.surface_density, STARS, "-."),
+        Curve(r"black hole, $M/\pi R^2$", profiles.black_hole_surface_density(), BLACK_HOLE, "--"),
+    )
     figure = new_figure(COLUMN, 3.1)
     axes = figure.subplots()
-    profile(axes, profiles.radius, curves, tail_ess=case.record.tail_ess, truth=truth, label=r"Surface density ($M_\odot\,\mathrm{pc^{-2}}$)")
+    profile(
+        axes, profiles.radius, curves, tail_ess=case.record.tail_ess, truth=truth, label=r"Surface density ($M_\odot\,\mathrm{pc^{-2}}$)"
+    )
     mark_radii(axes, beam=case.cubes.beam_width, emulator=case.emulator_range, pc_per_arcsec=case.pc_per_arcsec)
     axes.legend(loc="upper right")
     return figure
@@ -149,8 +160,10 @@ def _draw_chains(case: Case, kind: str) -> Figure:
     figure = new_figure(PAGE, 1.05 * rows + 0.3)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
     for panel, parameter in zip(axes.flat, parameters, strict=False):
-        (trace if kind == "trace" else rank)(panel, parameter.draws, label=axis_label(parameter) if kind == "trace" else math_symbol(parameter))
-    for panel in list(axes.flat)[len(parameters):]:
+        (trace if kind == "trace" else rank)(
+            panel, parameter.draws, label=axis_label(parameter) if kind == "trace" else math_symbol(parameter)
+        )
+    for panel in list(axes.flat)[len(parameters) :]:
         panel.remove()
     figure.supxlabel("Draw" if kind == "trace" else "Rank among all draws (fraction)")
     return figure
@@ -170,7 +183,9 @@ def _band_words(case: Case) -> str:
     level, _ = outer_level(case.record.tail_ess)
     if level > 0.99:
         return "Bands: 68 % and 3 sigma (99.73 %)."
-    return f"Bands: 68 % and 95 % (3 sigma is shown only where the tail effective sample size exceeds 4000; here {case.record.tail_ess:.0f})."
+    return (
+        f"Bands: 68 % and 95 % (3 sigma is shown only where the tail effective sample size exceeds 4000; here {case.record.tail_ess:.0f})."
+    )
 
 
 def _radius_words(case: Case) -> str:
@@ -178,53 +193,131 @@ def _radius_words(case: Case) -> str:
     radius = case.profiles.radius
     words = f"{_band_words(case)} Dashed vertical line: half the beam; smaller radii are not resolved."
     if radius[0] < low or radius[-1] > high:
-        words += f" Hatched: radii beyond {low:.3g} to {high:.3g} arcsec (2 pc to 10 kpc), over which the emulator's errors are not measured."
+        words += (
+            f" Hatched: radii beyond {low:.3g} to {high:.3g} arcsec (2 pc to 10 kpc), over which the emulator's errors are not measured."
+        )
     return words + (" Dots: truth." if case.record.true_theta() else "")
 
 
 MASS_FIGURES = (
-    FigureSpec("mass", "Black-hole mass", "Two horizontal boxes: the prior and the narrower or equal posterior of the black-hole mass.",
-               lambda case: "Black-hole mass: 68 % (box), median (bar), "
-               + ("3 sigma" if outer_level(case.record.mass.mixing.ess_tail)[0] > 0.99 else "95 %") + " (whiskers), against its prior"
-               + (" and the truth of the mock." if case.record.mass.truth is not None else "."), "log10 of solar masses", draw_mass),
+    FigureSpec(
+        "mass",
+        "Black-hole mass",
+        "Two horizontal boxes: the prior and the narrower or equal posterior of the black-hole mass.",
+        lambda case: (
+            "Black-hole mass: 68 % (box), median (bar), "
+            + ("3 sigma" if outer_level(case.record.mass.mixing.ess_tail)[0] > 0.99 else "95 %")
+            + " (whiskers), against its prior"
+            + (" and the truth of the mock." if case.record.mass.truth is not None else ".")
+        ),
+        "log10 of solar masses",
+        draw_mass,
+    ),
 )
 TABLE_FIGURES = (
-    FigureSpec("marginals", "Posteriors over priors", "One small panel a parameter: histogram of the posterior over the flat prior.",
-               lambda case: "Posterior (blue) over the whole uniform prior (grey) of every parameter"
-               + ("; dashed: truth of the mock." if case.record.truth else "."), "as on each axis", draw_marginals),
+    FigureSpec(
+        "marginals",
+        "Posteriors over priors",
+        "One small panel a parameter: histogram of the posterior over the flat prior.",
+        lambda case: (
+            "Posterior (blue) over the whole uniform prior (grey) of every parameter"
+            + ("; dashed: truth of the mock." if case.record.truth else ".")
+        ),
+        "as on each axis",
+        draw_marginals,
+    ),
 )
 RESIDUAL_FIGURES = (
-    FigureSpec("residual-channel", "Residuals by channel", "Chi-squared per datum against velocity, with the band that noise alone gives.",
-               lambda case: "Chi-squared per datum of the whitened residual of the best draw in every channel. Grey: 95 % under pure noise.",
-               "km/s; none", draw_residual_channel),
-    FigureSpec("residual-baseline", "Residuals by baseline length", "Chi-squared per datum against baseline length, with the band that noise gives.",
-               lambda case: "The same in bins of baseline length that hold equally many cells.", "kilo-wavelengths; none", draw_residual_baseline),
-    FigureSpec("noise", "Noise check", "Histogram of whitened residuals on a logarithmic scale beside a unit normal.",
-               lambda case: f"The {case.residuals.whitened.size} whitened residuals (channel correlation, estimated noise scale and continuum allowed for) "
-               "against a unit normal.", "standard deviations; data per bin", draw_noise),
+    FigureSpec(
+        "residual-channel",
+        "Residuals by channel",
+        "Chi-squared per datum against velocity, with the band that noise alone gives.",
+        lambda case: "Chi-squared per datum of the whitened residual of the best draw in every channel. Grey: 95 % under pure noise.",
+        "km/s; none",
+        draw_residual_channel,
+    ),
+    FigureSpec(
+        "residual-baseline",
+        "Residuals by baseline length",
+        "Chi-squared per datum against baseline length, with the band that noise gives.",
+        lambda case: "The same in bins of baseline length that hold equally many cells.",
+        "kilo-wavelengths; none",
+        draw_residual_baseline,
+    ),
+    FigureSpec(
+        "noise",
+        "Noise check",
+        "Histogram of whitened residuals on a logarithmic scale beside a unit normal.",
+        lambda case: (
+            f"The {case.residuals.whitened.size} whitened residuals (channel correlation, estimated noise scale and continuum allowed for) "
+            "against a unit normal."
+        ),
+        "standard deviations; data per bin",
+        draw_noise,
+    ),
 )
 PROFILE_FIGURES = (
-    FigureSpec("velocity", "Circular velocity", "Circular velocity against radius: total, black hole and stars, with credible bands.",
-               lambda case: "Circular velocity, split into its parts. " + _radius_words(case), "arcsec and pc; km/s", draw_velocity),
-    FigureSpec("mass-profile", "Mass profile", "Dynamical mass against radius: total, black hole and stars, with credible bands.",
-               lambda case: "Dynamical mass v²R/G of every part: the enclosed mass where it is spherical. " + _radius_words(case),
-               "arcsec and pc; solar masses", draw_mass_profile),
-    FigureSpec("surface-density", "Surface density", "Surface density of the stars against radius, and the black-hole mass over the circle's area.",
-               lambda case: "Projected Nuker profile of the stars along the major axis. The black hole's mass over the circle's area shows where it "
-               "outweighs them. " + _radius_words(case), "arcsec and pc; solar masses per square parsec", draw_surface_density),
+    FigureSpec(
+        "velocity",
+        "Circular velocity",
+        "Circular velocity against radius: total, black hole and stars, with credible bands.",
+        lambda case: "Circular velocity, split into its parts. " + _radius_words(case),
+        "arcsec and pc; km/s",
+        draw_velocity,
+    ),
+    FigureSpec(
+        "mass-profile",
+        "Mass profile",
+        "Dynamical mass against radius: total, black hole and stars, with credible bands.",
+        lambda case: "Dynamical mass v²R/G of every part: the enclosed mass where it is spherical. " + _radius_words(case),
+        "arcsec and pc; solar masses",
+        draw_mass_profile,
+    ),
+    FigureSpec(
+        "surface-density",
+        "Surface density",
+        "Surface density of the stars against radius, and the black-hole mass over the circle's area.",
+        lambda case: (
+            "Projected Nuker profile of the stars along the major axis. The black hole's mass over the circle's area shows where it "
+            "outweighs them. " + _radius_words(case)
+        ),
+        "arcsec and pc; solar masses per square parsec",
+        draw_surface_density,
+    ),
 )
 CORNER_FIGURES = (
-    FigureSpec("corner", "Main parameters", "Corner plot: marginal histograms and pairwise contours of the main parameters.",
-               lambda case: "Posterior of the main parameters; contours hold 68 and 95 %." + (" Lines: truth." if case.record.truth else ""),
-               "as on each axis", draw_corner),
-    FigureSpec("corner-full", "All parameters", "Corner plot of all parameters.",
-               lambda case: "Posterior of all parameters; contours hold 68 and 95 %; ranges are those of the draws.", "as in the parameter table",
-               draw_corner_full),
+    FigureSpec(
+        "corner",
+        "Main parameters",
+        "Corner plot: marginal histograms and pairwise contours of the main parameters.",
+        lambda case: "Posterior of the main parameters; contours hold 68 and 95 %." + (" Lines: truth." if case.record.truth else ""),
+        "as on each axis",
+        draw_corner,
+    ),
+    FigureSpec(
+        "corner-full",
+        "All parameters",
+        "Corner plot of all parameters.",
+        lambda case: "Posterior of all parameters; contours hold 68 and 95 %; ranges are those of the draws.",
+        "as in the parameter table",
+        draw_corner_full,
+    ),
 )
 CHAIN_FIGURES = (
-    FigureSpec("traces", "Traces", "Every chain's draws in order, one panel a parameter, one colour a chain.",
-               lambda case: "Draws in order, one colour a chain.", "as on each axis", draw_traces),
-    FigureSpec("ranks", "Rank histograms", "Histogram of each chain's ranks, one panel a parameter.",
-               lambda case: "Ranks of each chain's draws among all draws, relative to their expectation of 1: flat where the chains agree.",
-               "fraction; none", draw_ranks),
+    FigureSpec(
+        "traces",
+        "Traces",
+        "Every chain's draws in order, one panel a parameter, one colour a chain.",
+        lambda case: "Draws in order, one colour a chain.",
+        "as on each axis",
+        draw_traces,
+    ),
+    FigureSpec(
+        "ranks",
+        "Rank histograms",
+        "Histogram of each chain's ranks, one panel a parameter.",
+        lambda case: "Ranks of each chain's draws among all draws, relative to their expectation of 1: flat where the chains agree.",
+        "fraction; none",
+        draw_ranks,
+    ),
 )

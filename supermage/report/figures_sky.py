@@ -67,12 +67,25 @@ def draw_moments(case: Case) -> Figure:
     for row, (name, unit, colours, limits, spread) in enumerate(kinds):
         first, second = getattr(data, name), getattr(model, name)
         common = np.where(np.isfinite(first) & np.isfinite(second), 1.0, np.nan)
-        panels = ((first, limits, colours, None, "Data"), (second, limits, colours, unit, "Model"),
-                  (first - second if name == "flux" else (first - second) * common, (-spread, spread), DIVERGING_MAP, unit, "Data − model"))
+        panels = (
+            (first, limits, colours, None, "Data"),
+            (second, limits, colours, unit, "Model"),
+            (first - second if name == "flux" else (first - second) * common, (-spread, spread), DIVERGING_MAP, unit, "Data − model"),
+        )
         for column, (image, span, colour_map, label, title) in enumerate(panels):
-            sky_map(axes[row, column], image, cubes.axis, limits=span, unit=label, colour_map=colour_map, half_width=reach,
-                    beam=cubes.beam if row == 0 else None, label=_corner(3, 3, row, column), title=title if row == 0 else "",
-                    contours=())
+            sky_map(
+                axes[row, column],
+                image,
+                cubes.axis,
+                limits=span,
+                unit=label,
+                colour_map=colour_map,
+                half_width=reach,
+                beam=cubes.beam if row == 0 else None,
+                label=_corner(3, 3, row, column),
+                title=title if row == 0 else "",
+                contours=(),
+            )
     return figure
 
 
@@ -96,9 +109,18 @@ def draw_channels(case: Case) -> Figure:
     for row, (name, stack) in enumerate(zip(("Data", "Model", "Residual"), stacks, strict=True)):
         for column, image in enumerate(stack):
             panel = axes[row, column]
-            sky_map(panel, image, cubes.axis, limits=(-limit, limit), ticks=3, colour_map=DIVERGING_MAP, half_width=reach,
-                    beam=cubes.beam if column == 0 and row == 0 else None, label="none",
-                    title=f"{cubes.velocity[groups[column]].mean():.0f} km/s" if row == 0 else "")
+            sky_map(
+                panel,
+                image,
+                cubes.axis,
+                limits=(-limit, limit),
+                ticks=3,
+                colour_map=DIVERGING_MAP,
+                half_width=reach,
+                beam=cubes.beam if column == 0 and row == 0 else None,
+                label="none",
+                title=f"{cubes.velocity[groups[column]].mean():.0f} km/s" if row == 0 else "",
+            )
             if column == 0:
                 panel.set_ylabel(name)
             if row == 2 and column == 0:
@@ -113,8 +135,12 @@ def draw_position_velocity(case: Case) -> Figure:
     """Data with the model's contours, and the residual."""
     cubes, theta = case.cubes, case.best_theta
     reach = min(half_width(case), float(cubes.axis[-1]) - float(np.hypot(theta["x"], theta["y"])))
-    cut = {name: major_axis_slice(cube * 1e3, cubes.axis, position_angle=theta["PA"], centre=(theta["x"], theta["y"]), width=cubes.beam_width,
-                                  reach=reach) for name, cube in (("data", cubes.data), ("model", cubes.model), ("residual", cubes.residual))}
+    cut = {
+        name: major_axis_slice(
+            cube * 1e3, cubes.axis, position_angle=theta["PA"], centre=(theta["x"], theta["y"]), width=cubes.beam_width, reach=reach
+        )
+        for name, cube in (("data", cubes.data), ("model", cubes.model), ("residual", cubes.residual))
+    }
     offset = cut["data"][0]
     peak = float(cut["model"][1].max())
     limit = max(float(np.abs(cut["data"][1]).max()), peak)
@@ -124,10 +150,23 @@ def draw_position_velocity(case: Case) -> Figure:
     frame = f"{case.gridded.frame} velocity, {case.gridded.convention} (km/s)"
     levels = peak * np.array([0.1, 0.3, 0.5, 0.7, 0.9])
     for axes, name in ((left, "data"), (right, "residual")):
-        position_velocity(axes, offset, cubes.velocity, cut[name][1], limit=limit, unit="mJy/beam", residual=name == "residual",
-                          contours=cut["model"][1] if name == "data" else None, levels=levels, systemic_velocity=theta["systemic_velocity"],
-                          curve=curve if name == "data" else None, beam=cubes.beam_width, velocity_label=frame, named=name == "data",
-                          title="Data, contours: model" if name == "data" else "Residual")
+        position_velocity(
+            axes,
+            offset,
+            cubes.velocity,
+            cut[name][1],
+            limit=limit,
+            unit="mJy/beam",
+            residual=name == "residual",
+            contours=cut["model"][1] if name == "data" else None,
+            levels=levels,
+            systemic_velocity=theta["systemic_velocity"],
+            curve=curve if name == "data" else None,
+            beam=cubes.beam_width,
+            velocity_label=frame,
+            named=name == "data",
+            title="Data, contours: model" if name == "data" else "Residual",
+        )
     return figure
 
 
@@ -137,19 +176,37 @@ def _beam_words(case: Case) -> str:
 
 SKY_FIGURES = (
     FigureSpec(
-        "moments", "Moment maps", "Nine maps: integrated flux, mean velocity and velocity dispersion of data, model and their difference.",
-        lambda case: "Integrated flux, mean velocity and velocity dispersion of the dirty images (natural weights) of data, best draw, and their "
-                     "difference, both within the same mask (model above 10 % of its peak); velocity and dispersion where the flux exceeds "
-                     f"{FLUX_SIGMAS:.0f} times its noise. The dispersion includes beam smearing. " + _beam_words(case),
-        "arcsec; Jy/beam km/s, km/s, km/s", draw_moments),
+        "moments",
+        "Moment maps",
+        "Nine maps: integrated flux, mean velocity and velocity dispersion of data, model and their difference.",
+        lambda case: (
+            "Integrated flux, mean velocity and velocity dispersion of the dirty images (natural weights) of data, best draw, and their "
+            "difference, both within the same mask (model above 10 % of its peak); velocity and dispersion where the flux exceeds "
+            f"{FLUX_SIGMAS:.0f} times its noise. The dispersion includes beam smearing. " + _beam_words(case)
+        ),
+        "arcsec; Jy/beam km/s, km/s, km/s",
+        draw_moments,
+    ),
     FigureSpec(
-        "channels", "Channel maps", "Small maps of the line in steps of velocity, one row each for data, model and residual.",
-        lambda case: f"Dirty images in {len(channel_groups(case))} groups of {len(channel_groups(case)[0])} neighbouring channels: data, best draw, "
-                     "residual, on one colour scale. " + _beam_words(case),
-        "arcsec, km/s; mJy/beam", draw_channels),
+        "channels",
+        "Channel maps",
+        "Small maps of the line in steps of velocity, one row each for data, model and residual.",
+        lambda case: (
+            f"Dirty images in {len(channel_groups(case))} groups of {len(channel_groups(case)[0])} neighbouring channels: data, best draw, "
+            "residual, on one colour scale. " + _beam_words(case)
+        ),
+        "arcsec, km/s; mJy/beam",
+        draw_channels,
+    ),
     FigureSpec(
-        "position-velocity", "Position-velocity diagram", "Velocity against offset along the major axis: data with model contours, and the residual.",
-        lambda case: "Cut through the dirty images along the receding major axis (positive offsets recede), averaged over one beam across. Contours: best "
-                     "draw at 10 to 90 % of its peak. Dotted: median projected circular velocity. The bar is one beam long.",
-        "arcsec, km/s; mJy/beam", draw_position_velocity),
+        "position-velocity",
+        "Position-velocity diagram",
+        "Velocity against offset along the major axis: data with model contours, and the residual.",
+        lambda case: (
+            "Cut through the dirty images along the receding major axis (positive offsets recede), averaged over one beam. Contours: "
+            "best draw at 10 to 90 % of its peak. Dotted: median projected circular velocity. The bar is one beam long."
+        ),
+        "arcsec, km/s; mJy/beam",
+        draw_position_velocity,
+    ),
 )

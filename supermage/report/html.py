@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.2rem 1rem 4rem; max-width: 56rem; background: #fff; color: #1a1a1a;
+body { margin: 0 auto; padding: 1.2rem 1rem 4rem; max-width: 62rem; background: #fff; color: #1a1a1a;
   font: 1rem/1.55 Georgia, "Times New Roman", serif; }
 h1 { font-size: 1.5rem; margin: .2rem 0 .4rem; line-height: 1.25; }
 h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; padding-top: .5rem; border-top: 1px solid #bbb; }
@@ -30,13 +30,15 @@ pre { background: #f5f5f5; padding: .7rem; overflow-x: auto; white-space: pre-wr
 code { overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font: .8rem/1.35 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
-th, td { padding: .22rem .55rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th { border-bottom: 1.5px solid #555; text-align: right; vertical-align: bottom; }
+th, td { padding: .22rem .45rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th { border-bottom: 1.5px solid #555; text-align: right; vertical-align: bottom; white-space: normal; }
 th:first-child, td:first-child, .left { text-align: left; }
 td.prior-dominated { background: #f3e9d2; } td.bad { background: #f6d5d5; }
-table.facts td { white-space: normal; overflow-wrap: anywhere; text-align: left; vertical-align: top; } table.facts td:first-child { white-space: nowrap; color: #555; }
+table.facts td { white-space: normal; overflow-wrap: anywhere; text-align: left; vertical-align: top; }
+table.facts td:first-child { white-space: nowrap; color: #555; }
 sup, sub { line-height: 0; font-size: .75em; }
-.pm { display: inline-flex; flex-direction: column; vertical-align: middle; font-size: .78em; line-height: 1.1; text-align: left; margin-left: .15em; }
+.pm { display: inline-flex; flex-direction: column; vertical-align: middle; font-size: .78em;
+  line-height: 1.1; text-align: left; margin-left: .15em; }
 details { margin: .8rem 0; } summary { cursor: pointer; }
 .note { font-size: .87rem; color: #444; }
 @media print { body { max-width: none; font-size: 10pt; padding: 0; } nav { display: none; } figure, tr { break-inside: avoid; }
@@ -61,16 +63,19 @@ def data_uri(content: bytes, kind: str) -> str:
 
 def figure(png: bytes, *, name: str, alt: str, caption: str, unit: str, command: str, wide: bool) -> str:
     """A figure with its caption, units, files and the command that redraws it."""
-    return (f'<figure id="figure-{escape(name)}" class="{"page" if wide else "column"}"><img src="{data_uri(png, "image/png")}" alt="{escape(alt)}">'
-            f"<figcaption>{escape(caption)} Units: {escape(unit)}. <a href=\"figures/{escape(name)}.png\">PNG</a>, "
-            f'<a href="figures/{escape(name)}.pdf">PDF</a>; redraw: <code>{escape(command)}</code></figcaption></figure>')
+    return (
+        f'<figure id="figure-{escape(name)}" class="{"page" if wide else "column"}">'
+        f'<img src="{data_uri(png, "image/png")}" alt="{escape(alt)}">'
+        f'<figcaption>{escape(caption)} Units: {escape(unit)}. <a href="figures/{escape(name)}.png">PNG</a>, '
+        f'<a href="figures/{escape(name)}.pdf">PDF</a>; redraw: <code>{escape(command)}</code></figcaption></figure>'
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "") -> str:
     """A table of cells that are HTML already; a cell may bring its own ``<td ...>``."""
     top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "\n".join("<tr>" + "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    words = f"<caption class=\"note left\">{escape(caption)}</caption>" if caption else ""
+    words = f'<caption class="note left">{escape(caption)}</caption>' if caption else ""
     return f'<div class="wide"><table>{words}<thead><tr>{top}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
 
 
@@ -94,6 +99,9 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, str, str]]) -> str
     """The whole page. ``sections`` are (identity, title, content); ``lead`` is HTML that stands above the contents."""
     contents = " ".join(f'<a href="#{identity}">{escape(name)}</a>' for identity, name, _ in sections)
     body = "\n".join(section(*part) for part in sections)
-    return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f'<meta name="generator" content="supermage">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n'
-            f'<header>\n{lead}\n<nav aria-label="Contents">{contents}</nav>\n</header>\n<main>\n{body}\n</main>\n</body>\n</html>\n')
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="generator" content="supermage">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n'
+        f'<header>\n{lead}\n<nav aria-label="Contents">{contents}</nav>\n</header>\n<main>\n{body}\n</main>\n</body>\n</html>\n'
+    )

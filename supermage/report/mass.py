@@ -37,7 +37,8 @@ def mass_statement(record: Record, verdict: Verdict) -> MassStatement:
     lines = [_intervals(record), f"Distance: {record.distance:g} Mpc. {DISTANCE_SENTENCE}"]
     truth = record.mass.truth
     if truth is not None:
-        lines.append(f"Truth of this mock: log10 M = {truth:.3f} (M = {10 ** (truth % 1):.2f} × 10^{math.floor(truth)} Msun), {row(record.mass).truth_inside}.")
+        linear = f"M = {10 ** (truth % 1):.2f} × 10^{math.floor(truth)} Msun"
+        lines.append(f"Truth of this mock: log10 M = {truth:.3f} ({linear}), {row(record.mass).truth_inside}.")
     return MassStatement(_claim(record, verdict), tuple(lines))
 
 
@@ -47,11 +48,15 @@ def _claim(record: Record, verdict: Verdict) -> str:
         return f"M = {_linear(log_mass)} (68 %)"
     if verdict.status is Status.UPPER_LIMIT:
         logarithmic, linear = upper_limit(log_mass)
-        return (f"log10 M < {logarithmic:.2f} (95 %, prior uniform in log10 M from {record.mass.lower:g}); < {linear:.2f} (95 %, prior uniform "
-                "in M). An upper limit, not a measurement")
-    return {Status.UNRESOLVED: "No mass is claimed: the interval below is the prior's as much as the data's",
-            Status.NOT_CONVERGED: "No mass is claimed: the chains have not converged",
-            Status.DO_NOT_TRUST: "No mass is claimed: see the verdict"}[verdict.status]
+        return (
+            f"log10 M < {logarithmic:.2f} (95 %, prior uniform in log10 M from {record.mass.lower:g}); < {linear:.2f} (95 %, prior uniform "
+            "in M). An upper limit, not a measurement"
+        )
+    return {
+        Status.UNRESOLVED: "No mass is claimed: the interval below is the prior's as much as the data's",
+        Status.NOT_CONVERGED: "No mass is claimed: the chains have not converged",
+        Status.DO_NOT_TRUST: "No mass is claimed: see the verdict",
+    }[verdict.status]
 
 
 def _linear(log_mass: np.ndarray) -> str:
@@ -63,8 +68,11 @@ def _linear(log_mass: np.ndarray) -> str:
     _, minus, _ = in_scientific(middle, middle - low)
     decimals = len(value.partition(".")[2])
     unit = 10.0**power
-    return (f"{value} (+{fixed_point((high - middle) / unit, decimals)} −{fixed_point((middle - low) / unit, decimals)}) × 10^{power} Msun"
-            if plus and minus else f"{value} × 10^{power} Msun")
+    return (
+        f"{value} (+{fixed_point((high - middle) / unit, decimals)} −{fixed_point((middle - low) / unit, decimals)}) × 10^{power} Msun"
+        if plus and minus
+        else f"{value} × 10^{power} Msun"
+    )
 
 
 def _intervals(record: Record) -> str:
@@ -72,8 +80,10 @@ def _intervals(record: Record) -> str:
     inner, outer = interval(log_mass, 0.68), interval(log_mass, 0.95)
     decimals = min(max(decimals_of(0.5 * inner.width), 0), 4)
     numbers = [fixed_point(v, decimals) for v in (float(np.median(log_mass)), inner.low, inner.high, outer.low, outer.high)]
-    return f"log10(M/Msun) = {numbers[0]}; 68 %: {numbers[1]} to {numbers[2]}; 95 %: {numbers[3]} to {numbers[4]}; prior: " \
-           f"{record.mass.lower:g} to {record.mass.upper:g}"
+    return (
+        f"log10(M/Msun) = {numbers[0]}; 68 %: {numbers[1]} to {numbers[2]}; 95 %: {numbers[3]} to {numbers[4]}; prior: "
+        f"{record.mass.lower:g} to {record.mass.upper:g}"
+    )
 
 
 def summary_lines(record: Record, verdict: Verdict) -> tuple[str, ...]:

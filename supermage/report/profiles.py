@@ -80,13 +80,19 @@ def as_tensors(theta: Mapping[str, float]) -> dict[str, torch.Tensor]:
 
 def surface_density(theta: Mapping[str, float], radius_pc: FloatArray, pc_per_arcsec: float) -> FloatArray:
     """Nuker profile of one set of parameters, Msun/pc^2."""
-    nuker = Nuker(theta["alpha"], theta["gamma"] - theta["gamma_minus_beta"], theta["gamma"], theta["break_r"] * pc_per_arcsec,
-                  10.0 ** theta["intensity_rb"])
+    nuker = Nuker(
+        theta["alpha"],
+        theta["gamma"] - theta["gamma_minus_beta"],
+        theta["gamma"],
+        theta["break_r"] * pc_per_arcsec,
+        10.0 ** theta["intensity_rb"],
+    )
     return nuker.surface_density_at(torch.as_tensor(radius_pc, dtype=torch.float64)).numpy()
 
 
-def profiles_of(model: Any, thetas: list[dict[str, float]], radius: FloatArray, *, pc_per_arcsec: float, halo: str,
-                truth: Mapping[str, float] | None) -> Profiles:
+def profiles_of(
+    model: Any, thetas: list[dict[str, float]], radius: FloatArray, *, pc_per_arcsec: float, halo: str, truth: Mapping[str, float] | None
+) -> Profiles:
     """Evaluate profiles.
 
     Parameters
@@ -111,8 +117,11 @@ def profiles_of(model: Any, thetas: list[dict[str, float]], radius: FloatArray, 
 
     table = np.array([speeds(theta) for theta in thetas])
     return Profiles(
-        radius=radius, pc_per_arcsec=pc_per_arcsec, velocity={name: table[:, k] for k, name in enumerate(components(halo))},
+        radius=radius,
+        pc_per_arcsec=pc_per_arcsec,
+        velocity={name: table[:, k] for k, name in enumerate(components(halo))},
         surface_density=np.array([surface_density(theta, radius * pc_per_arcsec, pc_per_arcsec) for theta in thetas]),
         black_hole_mass=np.array([10.0 ** theta["log10_mbh"] for theta in thetas]),
         true_velocity={} if truth is None else dict(zip(components(halo), speeds(truth), strict=True)),
-        true_surface_density=None if truth is None else surface_density(truth, radius * pc_per_arcsec, pc_per_arcsec))
+        true_surface_density=None if truth is None else surface_density(truth, radius * pc_per_arcsec, pc_per_arcsec),
+    )

@@ -16,12 +16,11 @@ from supermage.errors import DataError, RecipeError
 from supermage.inference.parameters import Parameter
 from supermage.inference.posterior import open_posterior
 from supermage.recipe import PARAMETER_NAMES, Recipe
-from supermage.report.statistics import Mixing, edge_density, interval, mixing, unwrap, width_ratio
+from supermage.report.statistics import Mixing, interval, mixing, touched_edges, unwrap, width_ratio
 
 FloatArray = NDArray[np.float64]
 NEEDED = ("recipe", "visibilities")
 FULL_CIRCLE = 359.0
-TOUCHED = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +63,12 @@ class Sampled:
 
     @property
     def touched(self) -> str:
-        """Edges of the prior at which the posterior has at least half the prior's density: "", "lower", "upper" or "both"."""
+        """Edges of the prior that the posterior runs into: "", "lower", "upper" or "both"."""
         if self.circular:
             return ""
-        low, high = edge_density(self.draws, self.lower, self.upper)
-        return {(True, True): "both", (True, False): "lower", (False, True): "upper"}.get((low > TOUCHED, high > TOUCHED), "")
+        return {(True, True): "both", (True, False): "lower", (False, True): "upper"}.get(
+            touched_edges(self.draws, self.lower, self.upper), ""
+        )
 
     def inside(self, level: float) -> bool | None:
         """Whether the truth of a mock lies in the central interval."""
@@ -182,11 +182,20 @@ def read_record(path: str | Path) -> Record:
         raise DataError(f"a report needs a posterior that `supermage fit` wrote, got {path} without {', '.join(missing)}")
     order = {name: number for number, name in enumerate(PARAMETER_NAMES)}
     circular = tuple(json.loads(str(facts.get("circular", "[]"))))
-    parameters = tuple(_sampled(p, posterior.draws(p.name), posterior.truth, p.name in circular)
-                       for p in sorted(posterior.parameters, key=lambda p: order.get(p.name, len(order))))
+    parameters = tuple(
+        _sampled(p, posterior.draws(p.name), posterior.truth, p.name in circular)
+        for p in sorted(posterior.parameters, key=lambda p: order.get(p.name, len(order)))
+    )
     stats = inference["sample_stats"] if "sample_stats" in inference.groups() else {}
-    return Record(path=path, recipe=_recipe(facts, path), parameters=parameters, fixed=posterior.fixed, truth=posterior.truth, facts=facts,
-                  log_density=np.asarray(stats["lp"].values, dtype=float) if "lp" in stats else None)
+    return Record(
+        path=path,
+        recipe=_recipe(facts, path),
+        parameters=parameters,
+        fixed=posterior.fixed,
+        truth=posterior.truth,
+        facts=facts,
+        log_density=np.asarray(stats["lp"].values, dtype=float) if "lp" in stats else None,
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -195,9 +204,17 @@ def _first_line(error: Exception) -> str:
 
 def _sampled(parameter: Parameter, draws: FloatArray, truth: Mapping[str, float], circular: bool) -> Sampled:
     circular = circular or is_circular(parameter.unit, parameter.lower, parameter.upper)
-    return Sampled(name=parameter.name, symbol=parameter.symbol.strip("$"), unit=parameter.unit, description=parameter.description,
-                   lower=parameter.lower, upper=parameter.upper, draws=unwrap(draws) if circular else draws, circular=circular,
-                   truth=truth.get(parameter.name))
+    return Sampled(
+        name=parameter.name,
+        symbol=parameter.symbol.strip("$"),
+        unit=parameter.unit,
+        description=parameter.description,
+        lower=parameter.lower,
+        upper=parameter.upper,
+        draws=unwrap(draws) if circular else draws,
+        circular=circular,
+        truth=truth.get(parameter.name),
+    )
 
 
 def _recipe(facts: Mapping[str, Any], path: Path) -> Recipe:

@@ -101,8 +101,12 @@ def residuals_of(gridded: GriddedVisibilities, model: ComplexArray, *, continuum
     return Residuals(
         whitened=np.concatenate([part[used] / np.sqrt(mean[used]) for part in (white.value.real, white.value.imag)]),
         by_channel=_by_channel(gridded, square, 2.0 * mean, per_channel_variance),
-        by_baseline=_by_baseline(gridded, total, expected, variance), chi2_per_datum=float(total.sum() / expected.sum()),
-        sigma=float((total.sum() - expected.sum()) / math.sqrt(variance.sum())), n_data=float(2.0 * used.sum()), continuum=white.continuum)
+        by_baseline=_by_baseline(gridded, total, expected, variance),
+        chi2_per_datum=float(total.sum() / expected.sum()),
+        sigma=float((total.sum() - expected.sum()) / math.sqrt(variance.sum())),
+        n_data=float(2.0 * used.sum()),
+        continuum=white.continuum,
+    )
 
 
 def _scale_variance(expected: FloatArray, freedom: FloatArray) -> FloatArray:
@@ -112,7 +116,7 @@ def _scale_variance(expected: FloatArray, freedom: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class _White:
-    """Whitened residual and expected square of its real part (block, chan, cell), variance of a spectrum's chi^2, continuum (block, cell)."""
+    """Whitened residual, expected square of its real part (both block, chan, cell); variance of chi^2, continuum (both block, cell)."""
 
     value: ComplexArray
     mean: FloatArray
@@ -125,8 +129,12 @@ def _whiten(gridded: GriddedVisibilities, model: ComplexArray, *, continuum: boo
     inverse = np.where(good, 1.0 / np.where(good, gridded.standard_error, 1.0), 0.0)
     scaled = np.where(good, gridded.mean - model, 0.0) * inverse
     floored, bare = (gridded.response.correlation(gridded.n_channel, **floor) for floor in ({}, {"floor": 0.0}))
-    out = _White(np.zeros(scaled.shape, dtype=complex), np.zeros(scaled.shape), np.zeros((gridded.n_block, gridded.n_cell)),
-                 np.zeros((gridded.n_block, gridded.n_cell), dtype=complex))
+    out = _White(
+        np.zeros(scaled.shape, dtype=complex),
+        np.zeros(scaled.shape),
+        np.zeros((gridded.n_block, gridded.n_cell)),
+        np.zeros((gridded.n_block, gridded.n_cell), dtype=complex),
+    )
     for block in range(gridded.n_block):
         patterns, member = np.unique(good[block].T, axis=0, return_inverse=True)
         for number, pattern in enumerate(patterns):
@@ -142,8 +150,12 @@ def _whiten(gridded: GriddedVisibilities, model: ComplexArray, *, continuum: boo
                     out.continuum[block, cell] = direction @ spectrum / length
                     spectrum = spectrum - direction * out.continuum[block, cell]
                     across = noise @ direction / length
-                    covariance = (noise - np.outer(direction, across) - np.outer(across, direction)
-                                  + np.outer(direction, direction) * float(direction @ across) / length)
+                    covariance = (
+                        noise
+                        - np.outer(direction, across)
+                        - np.outer(across, direction)
+                        + np.outer(direction, direction) * float(direction @ across) / length
+                    )
                 out.value[block, :, cell] = spectrum
                 out.mean[block, :, cell] = np.where(pattern, np.maximum(np.diagonal(covariance), 0.0), 0.0)
                 out.variance[block, cell] = 4.0 * float(np.sum(covariance**2))
@@ -165,7 +177,7 @@ def _by_baseline(gridded: GriddedVisibilities, chi2: FloatArray, expected: Float
     index = np.clip(np.searchsorted(edges, length, side="right") - 1, 0, len(edges) - 2)
 
     def total(values: FloatArray) -> FloatArray:
-        return np.bincount(index, weights=values, minlength=len(edges) - 1)
+        return np.bincount(index, weights=values, minlength=len(edges) - 1).astype(np.float64)
 
     some = total(expected) > 0
     mean = total(length)[some] / np.bincount(index, minlength=len(edges) - 1)[some]

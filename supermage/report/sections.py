@@ -40,8 +40,11 @@ def sections(case: Case, png: PNG, downloads: dict[str, Path]) -> list[tuple[str
         ("data", "Data, model, residual", _figures(case, png, SKY_FIGURES)),
         ("residuals", "Residuals and noise", _residuals(case) + _figures(case, png, RESIDUAL_FIGURES)),
         ("profiles", "Velocity and mass profiles", _figures(case, png, PROFILE_FIGURES)),
-        ("posterior", "Posterior", _figures(case, png, CORNER_FIGURES[:1])
-         + html.folded("All parameters", _figures(case, png, CORNER_FIGURES[1:]))),
+        (
+            "posterior",
+            "Posterior",
+            _figures(case, png, CORNER_FIGURES[:1]) + html.folded("All parameters", _figures(case, png, CORNER_FIGURES[1:])),
+        ),
         ("convergence", "Convergence", _convergence(case) + _figures(case, png, CHAIN_FIGURES)),
         ("provenance", "Recipe, versions, data", _provenance(case)),
         ("downloads", "Downloads", _downloads(downloads)),
@@ -54,15 +57,27 @@ def lead(case: Case) -> str:
     mock = " (mock data)" if case.record.truth else ""
     name = galaxy.name if galaxy else case.record.path.stem
     line = f", {galaxy.line}" if galaxy else ""
-    return (f'<p class="note"><strong>{html.escape(case.verdict.headline)}</strong></p>\n<h1>Black hole of {html.escape(name)}{mock}</h1>\n'
-            f'<p class="note">Gas dynamics{html.escape(line)}, distance {case.record.distance:g} Mpc; beam {case.cubes.beam_width:.2f} arcsec. '
-            "Made by supermage from the posterior and the gridded visibilities named below.</p>")
+    return (
+        f'<p class="note"><strong>{html.escape(case.verdict.headline)}</strong></p>\n<h1>Black hole of {html.escape(name)}{mock}</h1>\n'
+        f'<p class="note">Gas dynamics{html.escape(line)}, distance {case.record.distance:g} Mpc; beam {case.cubes.beam_width:.2f} arcsec. '
+        "Made by supermage from the posterior and the gridded visibilities named below.</p>"
+    )
 
 
 def _figures(case: Case, png: PNG, specs: tuple[FigureSpec, ...]) -> str:
-    return "\n".join(f"<h3>{html.escape(spec.title)}</h3>\n" + html.figure(
-        png(spec.name), name=spec.name, alt=spec.alt, caption=spec.caption(case), unit=spec.unit, command=spec.command(case),
-        wide=spec.name in WIDE) for spec in specs)
+    return "\n".join(
+        f"<h3>{html.escape(spec.title)}</h3>\n"
+        + html.figure(
+            png(spec.name),
+            name=spec.name,
+            alt=spec.alt,
+            caption=spec.caption(case),
+            unit=spec.unit,
+            command=spec.command(case),
+            wide=spec.name in WIDE,
+        )
+        for spec in specs
+    )
 
 
 def _verdict(case: Case) -> str:
@@ -75,8 +90,12 @@ def _verdict(case: Case) -> str:
 
 def _mass(case: Case) -> str:
     statement = mass_statement(case.record, case.verdict)
-    lines = "".join(html.paragraph(_powers(line)).replace("&lt;sup&gt;", "<sup>").replace("&lt;/sup&gt;", "</sup>") for line in statement.lines)
-    claim = html.paragraph(_powers(statement.headline) + ".", style="mass").replace("&lt;sup&gt;", "<sup>").replace("&lt;/sup&gt;", "</sup>")
+    lines = "".join(
+        html.paragraph(_powers(line)).replace("&lt;sup&gt;", "<sup>").replace("&lt;/sup&gt;", "</sup>") for line in statement.lines
+    )
+    claim = (
+        html.paragraph(_powers(statement.headline) + ".", style="mass").replace("&lt;sup&gt;", "<sup>").replace("&lt;/sup&gt;", "</sup>")
+    )
     return claim.replace("Msun", "M<sub>☉</sub>") + lines.replace("Msun", "M<sub>☉</sub>").replace("log10", "log<sub>10</sub>")
 
 
@@ -92,40 +111,55 @@ def _powers(text: str) -> str:
 
 def _parameters(case: Case) -> str:
     mock = bool(case.record.truth)
-    head = ["Parameter", "Unit", "Median", "Mean", "95 %", "Prior", "Edges touched", "Posterior / prior width", "R-hat", "ESS bulk", "ESS tail"]
+    head = ["Parameter", "Unit", "Median", "Mean", "95 %", "Prior", "Edges touched", "Posterior / prior width", "R-hat", "ESS"]
     rows = [_parameter_row(p, row(p), mock) for p in case.record.parameters]
     fixed = "".join(html.paragraph(f"Held fixed: {math_name(n)} = {v:g}.") for n, v in case.record.fixed.items())
     note = html.paragraph(
-        "Median with 68 % interval; numbers are rounded by their error. Edges touched: the posterior has at least half the prior's density there. "
-        f"Shaded: prior-dominated (posterior wider than {verdict.PRIOR_DOMINATED} of the prior). Angles: mean and intervals about the mean direction.",
-        style="note")
-    return html.table(head + (["Truth", "Truth lies"] if mock else []), rows) + note + fixed
+        "Median with 68 % interval; numbers are rounded by their error. Edges touched: bounds of the prior that the posterior runs into. "
+        f"Shaded: prior-dominated (posterior wider than {verdict.PRIOR_DOMINATED} of the prior). "
+        "Angles: mean and intervals about the mean direction.",
+        style="note",
+    )
+    return html.table(head + (["Truth (lies)"] if mock else []), rows) + note + fixed
 
 
 def _parameter_row(parameter: Sampled, item: Row, mock: bool) -> list[str]:
     ratio = "prior-dominated" if parameter.width_ratio > verdict.PRIOR_DOMINATED else ""
     good = parameter.mixing.r_hat < verdict.R_HAT_LIMIT
     median = f'{minus(item.median)}<span class="pm"><span>+{item.plus}</span><span>−{item.minus}</span></span>'
-    cells = [f'<td title="{html.escape(parameter.description)}">{html_symbol(parameter)} <code>{parameter.name}</code></td>',
-             f'<td class="left">{html_unit(parameter)}</td>', median, minus(item.mean), minus(f"{item.low95} to {item.high95}"), minus(item.prior),
-             item.edges, f'<td class="{ratio}">{item.width_ratio}</td>', f'<td class="{"" if good else "bad"}">{item.r_hat}</td>',
-             _ess_cell(parameter.mixing.ess_bulk, item.ess_bulk), _ess_cell(parameter.mixing.ess_tail, item.ess_tail)]
-    return cells + ([minus(item.truth), item.truth_inside] if mock else [])
+    cells = [
+        f'<td title="{html.escape(parameter.description)}">{html_symbol(parameter)} <code>{parameter.name}</code></td>',
+        f'<td class="left">{html_unit(parameter)}</td>',
+        median,
+        minus(item.mean),
+        minus(f"{item.low95} to {item.high95}"),
+        minus(item.prior),
+        item.edges,
+        f'<td class="{ratio}">{item.width_ratio}</td>',
+        f'<td class="{"" if good else "bad"}">{item.r_hat}</td>',
+        _ess_cell(parameter.mixing.ess),
+    ]
+    return cells + ([f"{minus(item.truth)} ({item.truth_inside})" if item.truth else ""] if mock else [])
 
 
-def _ess_cell(value: float, text: str) -> str:
-    return f'<td class="{"" if value > verdict.ESS_LIMIT else "bad"}">{text}</td>'
+def _ess_cell(value: float) -> str:
+    return f'<td class="{"" if value > verdict.ESS_LIMIT else "bad"}">{value:.0f}</td>'
 
 
 def _residuals(case: Case) -> str:
     r = case.residuals
     peak, expected = case.cubes.peak()
-    words = [f"Chi-squared per datum of the best draw: {r.chi2_per_datum:.4f} over {r.n_data:.0f} real numbers, {r.sigma:+.1f} standard deviations from 1. "
-             f"Brightest residual pixel: {peak:.1f} times the image noise (noise alone stays below {expected:.1f} in 99 of 100 cubes)."]
+    words = [
+        f"Chi-squared of the best draw over what noise alone gives: {r.chi2_per_datum:.4f} for {r.n_data:.0f} real numbers, "
+        f"{r.sigma:+.1f} standard deviations from 1. "
+        f"Brightest residual pixel: {peak:.1f} times the image noise (noise alone stays below {expected:.1f} in 99 of 100 cubes)."
+    ]
     if case.gridded.n_channel >= 4:
         test = case.gridded.noise_test()
-        words.append(f"Noise check without a model (third differences along the channels): {test.rms:.4f} times the stated standard error; correlation of "
-                     f"neighbouring channels {test.lag_one:.3f}, expected {test.lag_one_expected:.3f}.")
+        words.append(
+            f"Noise check without a model (third differences along the channels): {test.rms:.4f} times the stated standard error; "
+            f"correlation of neighbouring channels {test.lag_one:.3f}, expected {test.lag_one_expected:.3f}."
+        )
     return "".join(html.paragraph(w) for w in words)
 
 
@@ -135,8 +169,15 @@ def _convergence(case: Case) -> str:
     for p in case.record.parameters:
         m = p.mixing
         good = m.r_hat < verdict.R_HAT_LIMIT and m.ess > verdict.ESS_LIMIT
-        rows.append([f"<code>{p.name}</code>", f"{m.r_hat:.4f}", f"{m.ess_bulk:.0f}", f"{m.ess_tail:.0f}",
-                     f'<td class="{"" if good else "bad"}">{"yes" if good else "no"}</td>'])
+        rows.append(
+            [
+                f"<code>{p.name}</code>",
+                f"{m.r_hat:.4f}",
+                f"{m.ess_bulk:.0f}",
+                f"{m.ess_tail:.0f}",
+                f'<td class="{"" if good else "bad"}">{"yes" if good else "no"}</td>',
+            ]
+        )
     return html.paragraph(facts) + html.table(["Parameter", "R-hat", "ESS bulk", "ESS tail", "Passes"], rows)
 
 
@@ -147,22 +188,37 @@ def verdict_facts(case: Case) -> str:
     for name, text in (("acceptance", "Acceptance"), ("step_size", "Step size"), ("gradients", "Gradients")):
         if name in case.record.facts:
             words += f" {text}: {case.record.facts[name]}."
-    return words + f" Required: R-hat below {verdict.R_HAT_LIMIT}, effective sample size above {verdict.ESS_LIMIT:.0f} (rank-normalised, split)."
+    return (
+        words
+        + f" Required: R-hat below {verdict.R_HAT_LIMIT}, effective sample size above {verdict.ESS_LIMIT:.0f} (rank-normalised, split)."
+    )
 
 
 def _provenance(case: Case) -> str:
     record, gridded = case.record, case.gridded
-    known = [("Posterior", record.path), ("Command", record.facts.get("command", "")), ("Recipe", record.facts.get("recipe_folder", "")),
-             ("Gridded visibilities", record.facts.get("visibilities", "")), ("Data checksum", gridded.checksum),
-             ("Execution blocks", ", ".join(gridded.block_names)), ("Cells, channels", f"{gridded.n_cell}, {gridded.n_channel}"),
-             ("Velocities", f"{gridded.frame}, {gridded.convention} convention, rest frequency {gridded.rest_frequency:.0f} Hz"),
-             ("Emulator", record.facts.get("emulator", "")), ("Seed", record.facts.get("seed", "")), ("Gradients", record.facts.get("gradients", "")),
-             ("Wall time", _seconds(record.facts.get("wall_seconds"))), ("Versions", _flat(record.facts.get("versions", "")))]
+    known = [
+        ("Posterior", record.path),
+        ("Command", record.facts.get("command", "")),
+        ("Recipe", record.facts.get("recipe_folder", "")),
+        ("Gridded visibilities", record.facts.get("visibilities", "")),
+        ("Data checksum", gridded.checksum),
+        ("Execution blocks", ", ".join(gridded.block_names)),
+        ("Cells, channels", f"{gridded.n_cell}, {gridded.n_channel}"),
+        ("Velocities", f"{gridded.frame}, {gridded.convention} convention, rest frequency {gridded.rest_frequency:.0f} Hz"),
+        ("Emulator", record.facts.get("emulator", "")),
+        ("Seed", record.facts.get("seed", "")),
+        ("Gradients", record.facts.get("gradients", "")),
+        ("Wall time", _seconds(record.facts.get("wall_seconds"))),
+        ("Versions", _flat(record.facts.get("versions", ""))),
+    ]
     # The recipe carries the folder that it was read from; beside it nothing of the machine is wanted.
     recipe = json.dumps(_without_defaults(record.recipe.model_dump(mode="json", exclude_none=True, exclude={"folder"})), indent=2)
     origin = json.dumps(dict(gridded.provenance), indent=2, default=str)
-    return (html.facts((name, str(value)) for name, value in known if str(value))
-            + html.folded("Recipe", f"<pre>{html.escape(recipe)}</pre>") + html.folded("Where the data come from", f"<pre>{html.escape(origin)}</pre>"))
+    return (
+        html.facts((name, str(value)) for name, value in known if str(value))
+        + html.folded("Recipe", f"<pre>{html.escape(recipe)}</pre>")
+        + html.folded("Where the data come from", f"<pre>{html.escape(origin)}</pre>")
+    )
 
 
 def _without_defaults(table: dict[str, Any]) -> dict[str, Any]:
@@ -183,6 +239,7 @@ def _flat(text: Any) -> str:
 
 def _downloads(files: dict[str, Path]) -> str:
     links = [f'<li><a href="{html.escape(path.as_posix())}">{html.escape(title)}</a></li>' for title, path in files.items()]
-    return html.paragraph("In the folder of this page, with every figure as PNG and PDF under figures/.", style="note") + f"<ul>{''.join(links)}</ul>"
-
-
+    return (
+        html.paragraph("In the folder of this page, with every figure as PNG and PDF under figures/.", style="note")
+        + f"<ul>{''.join(links)}</ul>"
+    )

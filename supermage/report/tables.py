@@ -44,11 +44,22 @@ def row(parameter: Sampled) -> Row:
         return fixed_point(value % 360.0 if parameter.circular else value, decimals)
 
     return Row(
-        name=parameter.name, median=place(median), mean=place(mean), plus=fixed_point(plus, decimals), minus=fixed_point(minus, decimals),
-        low95=place(outer.low), high95=place(outer.high), prior=f"{parameter.lower:.6g} to {parameter.upper:.6g}",
-        edges="circle" if parameter.circular else parameter.touched or "none", width_ratio=f"{parameter.width_ratio:.2f}",
-        r_hat=f"{mixing.r_hat:.3f}", ess_bulk=f"{mixing.ess_bulk:.0f}", ess_tail=f"{mixing.ess_tail:.0f}",
-        truth="" if parameter.truth is None else place(parameter.truth), truth_inside=_where(parameter))
+        name=parameter.name,
+        median=place(median),
+        mean=place(mean),
+        plus=fixed_point(plus, decimals),
+        minus=fixed_point(minus, decimals),
+        low95=place(outer.low),
+        high95=place(outer.high),
+        prior=f"{parameter.lower:.6g} to {parameter.upper:.6g}",
+        edges="circle" if parameter.circular else parameter.touched or "none",
+        width_ratio=f"{parameter.width_ratio:.2f}",
+        r_hat=f"{mixing.r_hat:.3f}",
+        ess_bulk=f"{mixing.ess_bulk:.0f}",
+        ess_tail=f"{mixing.ess_tail:.0f}",
+        truth="" if parameter.truth is None else place(parameter.truth),
+        truth_inside=_where(parameter),
+    )
 
 
 def _where(parameter: Sampled) -> str:
@@ -74,16 +85,30 @@ def latex_table(record: Record, *, claimed: bool) -> str:
     galaxy = record.recipe.galaxy
     mock = bool(record.truth)
     head = ["Parameter", "Unit", "Prior", "Median", r"95\,\%", "Width", r"$\hat R$", "ESS"] + (["Truth"] if mock else [])
-    lines = [r"\begin{table}", r"\centering",
-             rf"\caption{{Posterior of {_escape(galaxy.name if galaxy else 'the galaxy')} for $D = {record.distance:g}$ Mpc: median with 68\,\% "
-             r"interval, 95\,\% interval, posterior over prior width. Masses scale as $D$; its error is not included."
-             + ("" if claimed else " The black-hole mass is not a measurement.") + "}",
-             rf"\begin{{tabular}}{{ll{'c' * (len(head) - 2)}}}", r"\hline", " & ".join(head) + r" \\", r"\hline"]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{Posterior of {_escape(galaxy.name if galaxy else 'the galaxy')} for $D = {record.distance:g}$ Mpc: median with 68\,\% "
+        r"interval, 95\,\% interval, posterior over prior width. Masses scale as $D$; its error is not included."
+        + ("" if claimed else " The black-hole mass is not a measurement.")
+        + "}",
+        rf"\begin{{tabular}}{{ll{'c' * (len(head) - 2)}}}",
+        r"\hline",
+        " & ".join(head) + r" \\",
+        r"\hline",
+    ]
     for parameter in record.parameters:
         item = row(parameter)
-        cells = [math_symbol(parameter), math_unit(parameter) or "--", f"${parameter.lower:.6g}$ to ${parameter.upper:.6g}$",
-                 f"${item.median}^{{+{item.plus}}}_{{-{item.minus}}}$", f"${item.low95}$ to ${item.high95}$", item.width_ratio, item.r_hat,
-                 f"{min(float(item.ess_bulk), float(item.ess_tail)):.0f}"]
+        cells = [
+            math_symbol(parameter),
+            math_unit(parameter) or "--",
+            f"${parameter.lower:.6g}$ to ${parameter.upper:.6g}$",
+            f"${item.median}^{{+{item.plus}}}_{{-{item.minus}}}$",
+            f"${item.low95}$ to ${item.high95}$",
+            item.width_ratio,
+            item.r_hat,
+            f"{min(float(item.ess_bulk), float(item.ess_tail)):.0f}",
+        ]
         lines.append(" & ".join(cells + ([f"${item.truth}$" if item.truth else "--"] if mock else [])) + r" \\")
     return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}", ""])
 

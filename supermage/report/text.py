@@ -66,7 +66,8 @@ def html_symbol(parameter: Sampled) -> str:
 def latex_to_html(latex: str) -> str:
     """Turn simple LaTeX (indices, exponents, upright text, Greek letters) into HTML."""
     text = latex.replace(r"M_\bullet", r"M_\mathrm{BH}")
-    out, position = [], 0
+    out: list[str] = []
+    position = 0
     pattern = re.compile(r"([_^])|\\mathrm\{([^{}]*)\}|\{([^{}]*)\}|\\([A-Za-z]+)\s?|(-)|(\s+)|([A-Za-z])|(.)", re.DOTALL)
     index: str | None = None
     while position < len(text):
@@ -95,9 +96,7 @@ def latex_to_html(latex: str) -> str:
         else:
             piece = html.escape(other)
         out.append(f"<{index}>{piece}</{index}>" if index else piece)
-        if command in _FUNCTIONS and not text[position:].startswith("_"):
-            out.append(" ")
-        elif index and len(out) > 1 and out[-2] in _FUNCTIONS:
+        if (command in _FUNCTIONS and not text[position:].startswith("_")) or (index and len(out) > 1 and out[-2] in _FUNCTIONS):
             out.append(" ")
         index = None
     return "".join(out)

@@ -9,7 +9,10 @@ Rules, in the order in which they decide:
 3. *unresolved*: the posterior of log10 M is wider than 0.8 of its prior, or its 68 % interval spans more than 1 dex without reaching
    the prior's lower edge, or the sphere of influence is less than half a beam across.
 4. *upper limit*: the posterior reaches the lower edge of the prior (density there above 1/20 of the prior's).
-5. *detected* otherwise; where the sphere of influence is less than a beam across, the words say that the mass leans on the model of the stars.
+5. *detected* otherwise; where the sphere of influence is less than a beam across, the words say that the mass leans on the model of the
+   stars.
+
+Chi^2 is always relative to what noise alone gives.
 """
 
 from __future__ import annotations
@@ -59,6 +62,8 @@ class MassFacts:
         Median radius at which black hole and stars pull alike, arcsec.
     beam
         Width of the synthesised beam, arcsec.
+    at_most
+        Whether the sphere of influence is smaller than the smallest radius looked at, which then stands in its place.
     """
 
     width_ratio: float
@@ -67,6 +72,7 @@ class MassFacts:
     upper_edge: float
     sphere_of_influence: float
     beam: float
+    at_most: bool = False
 
     @property
     def beams_across(self) -> float:
@@ -133,7 +139,9 @@ def structured_residuals(facts: ResidualFacts) -> tuple[str, ...]:
         if not abs(sigma) <= BIN_SIGMA:
             found.append(f"chi-squared against {name} departs from the mean by {abs(sigma):.1f} standard deviations in its worst bin")
     if not facts.peak <= PIXEL_EXCESS * facts.peak_expected:
-        found.append(f"the brightest residual pixel reaches {facts.peak:.1f} times the image noise (noise alone: below {facts.peak_expected:.1f})")
+        found.append(
+            f"the brightest residual pixel reaches {facts.peak:.1f} times the image noise (noise alone: below {facts.peak_expected:.1f})"
+        )
     return tuple(found)
 
 
@@ -173,9 +181,19 @@ def judge(mass: MassFacts, residuals: ResidualFacts, convergence: ConvergenceFac
         status = Status.DO_NOT_TRUST
     else:
         status = black_hole
-    reasons = (_convergence_words(convergence), *_mass_words(mass, black_hole), _prior_words(width_ratios), _residual_words(residuals, structure))
-    return Verdict(status=status, black_hole=black_hole, headline=_headline(status, black_hole, bool(structure)), reasons=reasons,
-                   measured=status is Status.DETECTED)
+    reasons = (
+        _convergence_words(convergence),
+        *_mass_words(mass, black_hole),
+        _prior_words(width_ratios),
+        _residual_words(residuals, structure),
+    )
+    return Verdict(
+        status=status,
+        black_hole=black_hole,
+        headline=_headline(status, black_hole, bool(structure)),
+        reasons=reasons,
+        measured=status is Status.DETECTED,
+    )
 
 
 _HEADLINES = {
@@ -185,40 +203,57 @@ _HEADLINES = {
 }
 
 
+_AFTERTHOUGHT = {
+    Status.DETECTED: " Its errors would call the black hole detected; they do not include this.",
+    Status.UPPER_LIMIT: " The black hole is not detected in any case.",
+    Status.UNRESOLVED: " The black hole is unresolved in any case; no mass is claimed.",
+}
+
+
 def _headline(status: Status, black_hole: Status, structured: bool) -> str:
     if status is Status.NOT_CONVERGED:
         return "NOT CONVERGED: the chains have not forgotten where they started; no number below is a result."
     if status is Status.DO_NOT_TRUST and structured:
-        after = "" if black_hole is Status.DO_NOT_TRUST else f" Taken at face value, the black hole would count as: {black_hole.value}."
-        return f"DO NOT TRUST: the model does not describe the data down to their noise.{after}"
+        return f"DO NOT TRUST: the model does not describe the data down to their noise.{_AFTERTHOUGHT.get(black_hole, '')}"
     if status is Status.DO_NOT_TRUST:
         return "DO NOT TRUST: the mass piles up on the upper edge of its prior, which therefore decides it."
     return _HEADLINES[status]
 
 
 def _convergence_words(facts: ConvergenceFacts) -> str:
-    numbers = (f"worst R-hat {facts.worst_r_hat:.3f} ({facts.worst_r_hat_name}; required below {R_HAT_LIMIT}), smallest effective sample size "
-               f"{facts.smallest_ess:.0f} ({facts.smallest_ess_name}; required above {ESS_LIMIT:.0f})")
+    numbers = (
+        f"worst R-hat {facts.worst_r_hat:.3f} ({facts.worst_r_hat_name}; required below {R_HAT_LIMIT}), smallest effective sample size "
+        f"{facts.smallest_ess:.0f} ({facts.smallest_ess_name}; required above {ESS_LIMIT:.0f})"
+    )
     if has_converged(facts):
         return f"The chains agree: {numbers}."
-    return f"The chains do not agree well enough: {numbers}." + ("" if facts.declared else " The fit itself recorded that it did not converge.")
+    return f"The chains do not agree well enough: {numbers}." + (
+        "" if facts.declared else " The fit itself recorded that it did not converge."
+    )
 
 
 def _mass_words(facts: MassFacts, status: Status) -> tuple[str, ...]:
     across = facts.beams_across
-    sphere = (f"Sphere of influence against beam: its radius is {facts.sphere_of_influence:.3f} arcsec, so it is {across:.2f} beams across "
-              f"(beam {facts.beam:.2f} arcsec). ")
+    least = "at most " if facts.at_most else ""
+    sphere = (
+        f"Sphere of influence against beam: its radius is {least}{facts.sphere_of_influence:.3f} arcsec, "
+        f"so it is {least}{across:.2f} beams across "
+        f"(beam {facts.beam:.2f} arcsec). "
+    )
     if across >= RESOLVED_BEAMS:
         sphere += "It is resolved."
     elif across >= BLIND_BEAMS:
         sphere += "It is less than a beam across: the mass leans on the model of the stars at radii that the data do not resolve."
     else:
         sphere += "It is not resolved: whatever is said of the mass rests on the model of the stars at unseen radii."
-    width = f"The posterior of the logarithm of the mass has {facts.width_ratio:.2f} of its prior's width (68 % interval {facts.span:.2f} dex wide)"
+    width = (
+        f"The posterior of the logarithm of the mass has {facts.width_ratio:.2f} of its prior's width "
+        f"(68 % interval {facts.span:.2f} dex wide)"
+    )
     if not facts.width_ratio <= UNRESOLVED_WIDTH:
         width += ", as wide as the prior: the data teach nothing about it."
     elif status is Status.UPPER_LIMIT:
-        width += f", and reaches the prior's lower edge with {facts.lower_edge:.2f} of the prior's density there: only an upper limit can be given."
+        width += f", and reaches the prior's lower edge with {facts.lower_edge:.2f} of the prior's density there: an upper limit, no more."
     elif status is Status.DO_NOT_TRUST:
         width += ", and is cut off by the prior's upper edge."
     elif status is Status.UNRESOLVED and not facts.span <= UNRESOLVED_SPAN:
@@ -231,8 +266,11 @@ def _mass_words(facts: MassFacts, status: Status) -> tuple[str, ...]:
 def _prior_words(ratios: dict[str, float]) -> str:
     dominated = prior_dominated(ratios)
     weak = tuple(name for name, ratio in ratios.items() if WEAKLY_CONSTRAINED < ratio <= PRIOR_DOMINATED)
-    words = (f"Prior-dominated (posterior wider than {PRIOR_DOMINATED} of the prior): {_listed(dominated, ratios)}." if dominated
-             else "No parameter is dominated by its prior.")
+    words = (
+        f"Prior-dominated (posterior wider than {PRIOR_DOMINATED} of the prior): {_listed(dominated, ratios)}."
+        if dominated
+        else "No parameter is dominated by its prior."
+    )
     return words + (f" Weakly constrained (wider than {WEAKLY_CONSTRAINED}): {_listed(weak, ratios)}." if weak else "")
 
 
@@ -243,6 +281,9 @@ def _listed(names: tuple[str, ...], ratios: dict[str, float]) -> str:
 def _residual_words(facts: ResidualFacts, structure: tuple[str, ...]) -> str:
     if structure:
         return "Structured residuals: " + "; ".join(structure) + "."
-    return (f"The residuals look like noise: chi-squared per datum {facts.chi2_per_datum:.3f} ({facts.chi2_sigma:+.1f} standard deviations); worst bin "
-            f"{facts.worst_channel_sigma:+.1f} by channel and {facts.worst_baseline_sigma:+.1f} by baseline length; brightest residual pixel "
-            f"{facts.peak:.1f} times the image noise.")
+    return (
+        f"The residuals look like noise: chi-squared per datum {facts.chi2_per_datum:.3f} ({facts.chi2_sigma:+.1f} standard deviations); "
+        f"worst bin {facts.worst_channel_sigma:+.1f} by channel and {facts.worst_baseline_sigma:+.1f} by baseline length; "
+        f"brightest residual pixel "
+        f"{facts.peak:.1f} times the image noise."
+    )

@@ -16,22 +16,63 @@ from supermage.inference.posterior import Posterior, make_posterior
 from supermage.recipe import Recipe
 from tests.data_reduction.factories import make_gridded
 
-TRUTH = {"scale_length": 0.5, "log10_mbh": 8.1139, "inclination": 76.0, "qintr": 0.6, "alpha": 2.0, "gamma_minus_beta": -1.2, "gamma": 0.8,
-         "break_r": 1.5, "intensity_rb": 4.35, "PA": 67.0, "line_broadening": 10.0, "systemic_velocity": 1241.0, "x": 0.05, "y": -0.03, "Flux": 2.0}
-WIDTH = {"scale_length": 0.02, "log10_mbh": 0.15, "inclination": 1.5, "gamma": 0.15, "intensity_rb": 0.1, "PA": 0.8, "line_broadening": 3.0,
-         "systemic_velocity": 1.5, "x": 0.008, "y": 0.007, "Flux": 0.06}
+TRUTH = {
+    "scale_length": 0.5,
+    "log10_mbh": 8.1139,
+    "inclination": 76.0,
+    "qintr": 0.6,
+    "alpha": 2.0,
+    "gamma_minus_beta": -1.2,
+    "gamma": 0.8,
+    "break_r": 1.5,
+    "intensity_rb": 4.35,
+    "PA": 67.0,
+    "line_broadening": 10.0,
+    "systemic_velocity": 1241.0,
+    "x": 0.05,
+    "y": -0.03,
+    "Flux": 2.0,
+}
+WIDTH = {
+    "scale_length": 0.02,
+    "log10_mbh": 0.15,
+    "inclination": 1.5,
+    "gamma": 0.15,
+    "intensity_rb": 0.1,
+    "PA": 0.8,
+    "line_broadening": 3.0,
+    "systemic_velocity": 1.5,
+    "x": 0.008,
+    "y": 0.007,
+    "Flux": 0.06,
+}
 """Posterior widths; parameters without one keep their prior."""
 
 
 def make_recipe(folder: Path, **model: Any) -> Recipe:
-    return Recipe.model_validate({
-        "folder": folder, "galaxy": {"name": "NGC 4697", "distance": 11.4},
-        "fit": {"visibilities": "visibilities.nc", "output": "posterior.nc",
-                "model": {"emulator": "nuker-mge-solve", "centre_subpixels": 2, "subpixels": 1, **model}}})
+    return Recipe.model_validate(
+        {
+            "folder": folder,
+            "galaxy": {"name": "NGC 4697", "distance": 11.4},
+            "fit": {
+                "visibilities": "visibilities.nc",
+                "output": "posterior.nc",
+                "model": {"emulator": "nuker-mge-solve", "centre_subpixels": 2, "subpixels": 1, **model},
+            },
+        }
+    )
 
 
-def make_data(recipe: Recipe, *, n_pixel: int = 32, pixel_scale: float = 0.14, n_channel: int = 40, n_cell: int = 150, scale: float = 1.0,
-              seed: int = 1) -> GriddedVisibilities:
+def make_data(
+    recipe: Recipe,
+    *,
+    n_pixel: int = 32,
+    pixel_scale: float = 0.14,
+    n_channel: int = 40,
+    n_cell: int = 150,
+    scale: float = 1.0,
+    seed: int = 1,
+) -> GriddedVisibilities:
     """Data of the truth with noise; ``scale`` multiplies the line's flux behind the fit's back."""
     from supermage.inference.model import build_model
 
@@ -48,8 +89,15 @@ def make_data(recipe: Recipe, *, n_pixel: int = 32, pixel_scale: float = 0.14, n
     return empty.replace(mean=np.where(good, scale * signal + noise, 0.0))
 
 
-def make_draws(*, chains: int = 4, draws: int = 500, seed: int = 1, width: dict[str, float] | None = None,
-               shift: dict[str, float] | None = None, drift: float = 0.0) -> dict[str, np.ndarray]:
+def make_draws(
+    *,
+    chains: int = 4,
+    draws: int = 500,
+    seed: int = 1,
+    width: dict[str, float] | None = None,
+    shift: dict[str, float] | None = None,
+    drift: float = 0.0,
+) -> dict[str, np.ndarray]:
     """Independent draws inside the priors; ``drift`` moves the chains apart, in widths."""
     rng = np.random.default_rng(seed)
     out = {}
@@ -68,8 +116,16 @@ def make_draws(*, chains: int = 4, draws: int = 500, seed: int = 1, width: dict[
     return out
 
 
-def make_fit(folder: Path, *, truth: bool = True, converged: int = 1, data: dict[str, Any] | None = None, model: dict[str, Any] | None = None,
-             gridded: GriddedVisibilities | None = None, **draws: Any) -> Path:
+def make_fit(
+    folder: Path,
+    *,
+    truth: bool = True,
+    converged: int = 1,
+    data: dict[str, Any] | None = None,
+    model: dict[str, Any] | None = None,
+    gridded: GriddedVisibilities | None = None,
+    **draws: Any,
+) -> Path:
     """Write visibilities.nc and posterior.nc into ``folder``; returns the posterior's path."""
     folder.mkdir(parents=True, exist_ok=True)
     recipe = make_recipe(folder, **(model or {}))
@@ -80,10 +136,24 @@ def make_fit(folder: Path, *, truth: bool = True, converged: int = 1, data: dict
     density = np.full(shape, -1.0)
     density[0, 0] = 0.0
     attributes = {
-        "recipe": recipe.model_dump_json(exclude={"folder"}), "recipe_folder": str(folder), "visibilities": str(folder / "visibilities.nc"),
-        "data_checksum": gridded.checksum, "seed": 1, "versions": json.dumps({"python": "3.11", "torch": "2.13.0"}), "command": "supermage fit recipe.toml",
-        "emulator": "nuker-mge-solve", "gradients": 24000, "wall_seconds": 600.0, "distance": 11.4, "converged": converged, "worst_rhat": 1.01,
-        "smallest_ess": 400.0, "fixed": "{}", "circular": '["PA"]', "truth": json.dumps({"parameters": TRUTH, "distance": 11.4}) if truth else ""}
+        "recipe": recipe.model_dump_json(exclude={"folder"}),
+        "recipe_folder": str(folder),
+        "visibilities": str(folder / "visibilities.nc"),
+        "data_checksum": gridded.checksum,
+        "seed": 1,
+        "versions": json.dumps({"python": "3.11", "torch": "2.13.0"}),
+        "command": "supermage fit recipe.toml",
+        "emulator": "nuker-mge-solve",
+        "gradients": 24000,
+        "wall_seconds": 600.0,
+        "distance": 11.4,
+        "converged": converged,
+        "worst_rhat": 1.01,
+        "smallest_ess": 400.0,
+        "fixed": "{}",
+        "circular": '["PA"]',
+        "truth": json.dumps({"parameters": TRUTH, "distance": 11.4}) if truth else "",
+    }
     stats = {"lp": density, "acceptance_rate": np.full(shape, 0.57), "step_size": np.full(shape, 0.3)}
     posterior: Posterior = make_posterior(values, stats, TABLE_1, attributes=attributes)
     return posterior.save(folder / "posterior.nc")
