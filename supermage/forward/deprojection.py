@@ -75,7 +75,7 @@ class NukerDeprojection:
 
     def density(self, ratio: ArrayLike) -> Array:
         """Spherical density in units of ``Sigma_b / r_b`` at radius / break radius."""
-        return self.density_at_log(np.log(np.asarray(ratio, dtype=np.float64)))
+        return self.density_at_log(np.asarray(np.log(np.asarray(ratio, dtype=np.float64))))
 
     def density_at_log(self, position: Array) -> Array:
         """Spherical density at ``ln(radius / break radius)``; a power law beyond the table."""
@@ -85,7 +85,7 @@ class NukerDeprojection:
 
     def force(self, ratio: ArrayLike, intrinsic_axis_ratio: float) -> Array:
         """``f = v^2 / (G Sigma_b r_b q')`` in the equatorial plane: ``4 pi / rho int_0^rho n(m) m^2 / sqrt(1 - e^2 m^2 / rho^2) dm``."""
-        log_ratio = np.log(np.asarray(ratio, dtype=np.float64))[..., None]
+        log_ratio = np.asarray(np.log(np.asarray(ratio, dtype=np.float64)))[..., None]
         beyond = np.maximum(log_ratio, 0.0)
         decay = 1.0 / (2.0 - self.gamma)
         tau = np.arange(-_NODE_COUNT, _NODE_COUNT + 1) * _NODE_STEP
@@ -136,5 +136,6 @@ def nuker_circular_velocity(radius_pc: ArrayLike, nuker: Nuker, *, intrinsic_axi
     angle = math.radians(inclination)
     observed = math.hypot(intrinsic_axis_ratio * math.sin(angle), math.cos(angle))
     scale, density = float(nuker.break_radius), float(nuker.surface_density)
-    force = NukerDeprojection(float(nuker.alpha), float(nuker.beta), float(nuker.gamma)).force(np.asarray(radius_pc, dtype=np.float64) / scale, intrinsic_axis_ratio)
+    reference = NukerDeprojection(float(nuker.alpha), float(nuker.beta), float(nuker.gamma))
+    force = reference.force(np.asarray(radius_pc, dtype=np.float64) / scale, intrinsic_axis_ratio)
     return np.asarray(np.sqrt(GRAVITATIONAL_CONSTANT * density * scale * observed * force))

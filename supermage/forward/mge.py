@@ -50,19 +50,19 @@ class MGE:
         for name, item in (("surface_density", peak), ("sigma", width), ("observed_axis_ratio", flattening)):
             object.__setattr__(self, name, item.expand(shape))
 
-    def surface_density_at(self, radius: Float[Tensor, "*batch radius"]) -> Float[Tensor, "*batch radius"]:
+    def surface_density_at(self, radius: Float[Tensor, "..."] | float) -> Float[Tensor, "..."]:
         """Surface density, Msun/pc^2, along the major axis at radii in pc: (..., r) -> (..., r)."""
         ratio = torch.atleast_1d(as_float_tensor(radius)).unsqueeze(-1) / self.sigma.unsqueeze(-2)
         return (self.surface_density.unsqueeze(-2) * torch.exp(-0.5 * ratio**2)).sum(-1)
 
     def circular_velocity(
         self,
-        radius: Float[Tensor, "*batch radius"],
+        radius: Float[Tensor, "..."] | float,
         *,
         inclination: Tensor | float,
         black_hole_mass: Tensor | float = 0.0,
         softening: Tensor | float = 0.0,
-    ) -> Float[Tensor, "*batch radius"]:
+    ) -> Float[Tensor, "..."]:
         """Circular velocity in the equatorial plane, km/s.
 
         Parameters
@@ -88,7 +88,7 @@ class MGE:
         """
         radius = torch.atleast_1d(as_float_tensor(radius))
         angle, mass, length = (as_float_tensor(item) for item in (inclination, black_hole_mass, softening))
-        require((angle > 0) & (angle <= 90), "inclination must lie in (0, 90] deg", angle)  # noqa: PLR2004
+        require((angle > 0) & (angle <= 90), "inclination must lie in (0, 90] deg", angle)
         require(radius >= 0, "radius must not be negative (pc)", radius)
         require(mass >= 0, "black_hole_mass must not be negative (Msun)", mass)
         require(length >= 0, "softening must not be negative (pc)", length)

@@ -142,13 +142,13 @@ class Nuker:
                 require(tensor > 0, f"{name} must be positive", tensor)
             object.__setattr__(self, name, tensor)
 
-    def surface_density_at(self, radius: Float[Tensor, "*batch radius"]) -> Float[Tensor, "*batch radius"]:
+    def surface_density_at(self, radius: Float[Tensor, "..."] | float) -> Float[Tensor, "..."]:
         """Surface density, Msun/pc^2, at a (semi-major) radius in pc. A batched profile has its batch axes before the radius axis."""
         radius = as_float_tensor(radius)
         alpha, beta, gamma, break_radius, surface_density = self._against(radius)
         return surface_density * torch.exp(log_nuker(torch.log(radius / break_radius), alpha, beta, gamma))
 
-    def projected_mass(self, radius: Float[Tensor, "*batch radius"]) -> Float[Tensor, "*batch radius"]:
+    def projected_mass(self, radius: Float[Tensor, "..."] | float) -> Float[Tensor, "..."]:
         """Mass, Msun, inside a circle of the given radius (pc) for q' = 1.
 
         The Nuker radius is elliptical: inside the ellipse of semi-major axis R multiply by q'. Raises DomainError for gamma >= 2,

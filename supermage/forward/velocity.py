@@ -92,8 +92,14 @@ def circular_velocity_squared(
 def point_mass_velocity_squared(
     radius: Float[Tensor, "..."], mass: Float[Tensor, "..."], softening: float | Float[Tensor, "..."] = 0.0
 ) -> Float[Tensor, "..."]:
-    """Squared circular velocity (km/s)^2 of a point mass (Msun) softened over a length (pc): ``G M R^2 / (R^2 + s^2)^(3/2)``."""
-    return GRAVITATIONAL_CONSTANT * mass * radius**2 / (radius**2 + softening**2) ** 1.5
+    """Squared circular velocity (km/s)^2 of a point mass (Msun) softened over a length (pc): ``G M R^2 / (R^2 + s^2)^(3/2)``.
+
+    Infinite on top of an unsoftened mass, zero where the mass is zero.
+    """
+    square = torch.as_tensor(radius**2 + softening**2)
+    on_top = square == 0
+    squared = GRAVITATIONAL_CONSTANT * mass * radius**2 / torch.where(on_top, torch.ones_like(square), square) ** 1.5
+    return torch.where(on_top & (torch.as_tensor(mass) > 0), torch.full_like(squared, torch.inf), squared)
 
 
 def nfw_velocity_squared(

@@ -1,0 +1,173 @@
+"""MGE: published galaxies against adaptive quadrature, and mutations that the numbers must catch."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from supermage.constants import GRAVITATIONAL_CONSTANT, pc_per_arcsec
+from supermage.errors import DomainError
+from supermage.forward.mge import MGE
+
+TABLES = Path(__file__).parents[1] / "data" / "mge"
+GALAXIES = {"m32": (1.4, 2.5e6, 0.7, 70.0), "ngc3258": (2.68, 2.249e9, 31.3, 49.0)}
+double = {"dtype": torch.float64}
+
+
+def rows(path: Path) -> list[list[str]]:
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    return list(csv.reader(lines))[1:]
+
+
+def published(folder: Path, galaxy: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Peak (Lsun/pc^2), sigma (arcsec), observed axis ratio."""
+    peak, sigma, flattening = np.array([[float(item) for item in row] for row in rows(folder / f"{galaxy}.csv")]).T
+    return 10.0**peak, 10.0**sigma if galaxy == "m32" else sigma, flattening
+
+
+def reference(folder: Path, galaxy: str) -> tuple[torch.Tensor, torch.Tensor]:
+    chosen = [(float(radius), float(velocity)) for name, radius, velocity in rows(folder / "circular_velocity.csv") if name == galaxy]
+    radius, velocity = torch.tensor(chosen, **double).T
+    return radius, velocity
+
+
+def velocity_error(
+    folder: Path, galaxy: str, change: Callable[[np.ndarray, np.ndarray, np.ndarray, float], tuple[np.ndarray, ...]] | None = None
+) -> float:
+    ratio, black_hole, distance, inclination = GALAXIES[galaxy]
+    peak, sigma, flattening = published(folder, galaxy)
+    if change is not None:
+        peak, sigma, flattening = change(peak, sigma, flattening, inclination)
+    scale = pc_per_arcsec(distance)
+    mge = MGE(*(torch.from_numpy(np.ascontiguousarray(item)) for item in (peak * ratio, sigma * scale, flattening)))
+    radius, expected = reference(folder, galaxy)
+    got = mge.circular_velocity(radius * scale, inclination=inclination, black_hole_mass=black_hole)
+    return float((got / expected - 1).abs().max())
+
+
+@pytest.mark.parametrize("galaxy", GALAXIES)
+def test_published_galaxies(galaxy: str) -> None:
+    assert velocity_error(TABLES, galaxy) < 1e-6
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("galaxy", GALAXIES)
+def test_published_galaxies_of_the_reference_folder(galaxy: str, reference_data: Path) -> None:
+    assert velocity_error(reference_data / "mge", galaxy) < 1e-6
+
+
+MUTATIONS = {
+    "total luminosity taken for the peak": lambda peak, sigma, q, i: (peak / (2 * np.pi * sigma**2 * q), sigma, q),
+    "q in the place of q'": lambda peak, sigma, q, i: (
+        peak, sigma, np.sqrt(q**2 - math.cos(math.radians(i)) ** 2) / math.sin(math.radians(i)) * 0.999 + 0.001 * q
+    ),
+    "sigma^2 for 2 sigma^2": lambda peak, sigma, q, i: (peak, sigma * math.sqrt(2), q),
+    "the narrowest Gaussian dropped": lambda peak, sigma, q, i: (peak[1:], sigma[1:], q[1:]),
+    "the widest Gaussian dropped": lambda peak, sigma, q, i: (peak[:-1], sigma[:-1], q[:-1]),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_mutations_are_caught(mutation: str) -> None:
+    galaxy = "m32"  # every q' stays above cos(i) when it is made smaller
+    assert velocity_error(TABLES, galaxy, MUTATIONS[mutation]) > 1e-4
+
+
+def test_peak_normalisation_by_the_total_mass() -> None:
+    """Far away a Gaussian is a point of 2 pi q' sigma^2 times its peak."""
+    mge = MGE(torch.tensor([100.0], **double), torch.tensor([3.0], **double), 0.7)
+    velocity = mge.circular_velocity(torch.tensor([3e4], **double), inclination=80.0)
+    assert velocity.item() ** 2 == pytest.approx(GRAVITATIONAL_CONSTANT * 2 * math.pi * 0.7 * 9.0 * 100.0 / 3e4, rel=1e-6)
+
+
+def test_surface_density_is_the_sum_of_peaks() -> None:
+    mge = MGE(torch.tensor([100.0, -20.0], **double), torch.tensor([3.0, 1.0], **double), 0.7)
+    got = mge.surface_density_at(torch.tensor([0.0, 2.0], **double))
+    assert got.tolist() == pytest.approx([80.0, 100 * math.exp(-2 / 9) - 20 * math.exp(-2)], rel=1e-14)
+
+
+def test_black_hole_adds_in_quadrature_and_softens() -> None:
+    mge = MGE(torch.tensor([100.0], **double), torch.tensor([3.0], **double), 0.7)
+    radius = torch.tensor([0.5, 4.0], **double)
+    bare = mge.circular_velocity(radius, inclination=80.0)
+    held = mge.circular_velocity(radius, inclination=80.0, black_hole_mass=1e5, softening=0.3)
+    expected = GRAVITATIONAL_CONSTANT * 1e5 * radius**2 / (radius**2 + 0.09) ** 1.5
+    assert torch.allclose(held**2 - bare**2, expected, rtol=1e-10)
+
+
+def test_batches_broadcast() -> None:
+    peak = torch.tensor([[100.0, 5.0], [40.0, 7.0]], **double)
+    flattening = torch.tensor([0.7, 0.9], **double)
+    mge = MGE(peak, torch.tensor([3.0, 9.0], **double), flattening)
+    radius = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], **double)
+    mass = torch.tensor([0.0, 1e4], **double)
+    got = mge.circular_velocity(radius, inclination=torch.tensor([80.0, 85.0], **double), black_hole_mass=mass)
+    assert got.shape == (2, 3)
+    single = MGE(peak[1], torch.tensor([3.0, 9.0], **double), 0.9).circular_velocity(radius[1], inclination=85.0, black_hole_mass=1e4)
+    assert torch.allclose(got[1], single, rtol=1e-13)
+    assert mge.surface_density_at(radius[0]).shape == (2, 3)
+
+
+def test_gradients_are_finite_at_the_centre_and_right_elsewhere() -> None:
+    radius = torch.tensor([0.0, 2.0], requires_grad=True, **double)
+    peak = torch.tensor([100.0, -10.0], requires_grad=True, **double)
+    velocity = MGE(peak, torch.tensor([3.0, 1.0], **double), 0.7).circular_velocity(radius, inclination=80.0)
+    velocity.sum().backward()
+    assert torch.isfinite(radius.grad).all()
+    assert torch.isfinite(peak.grad).all()
+
+    def value(p: torch.Tensor, r: torch.Tensor, q: torch.Tensor, inclination: torch.Tensor) -> torch.Tensor:
+        return MGE(p, torch.tensor([3.0, 1.0], **double), q).circular_velocity(r, inclination=inclination, black_hole_mass=1e4)
+
+    arguments = [torch.tensor(item, requires_grad=True, **double) for item in ([100.0, -10.0], [0.4, 2.0], [0.7, 0.8], 80.0)]
+    assert torch.autograd.gradcheck(value, arguments, rtol=1e-5)
+
+
+def test_no_circular_orbit_is_nan() -> None:
+    mge = MGE(torch.tensor([100.0, -99.0], **double), torch.tensor([3.0, 0.3], **double), 0.9)
+    assert torch.isnan(mge.circular_velocity(torch.tensor([0.1], **double), inclination=80.0)).all()
+
+
+def test_works_under_vmap() -> None:
+    def value(peak: torch.Tensor) -> torch.Tensor:
+        return MGE(peak, torch.tensor([3.0, 9.0], **double), 0.7).circular_velocity(torch.tensor([1.0], **double), inclination=80.0)
+
+    peaks = torch.tensor([[100.0, 5.0], [40.0, 7.0]], **double)
+    assert torch.allclose(torch.func.vmap(value)(peaks)[1], value(peaks[1]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((0.3,), {"inclination": 70.0}, r"observed_axis_ratio must exceed cos\(inclination\).*got 0.3"),
+        ((0.7,), {"inclination": 95.0}, r"inclination must lie in \(0, 90\] deg, got 95"),
+        ((0.7,), {"inclination": 0.0}, r"inclination must lie in \(0, 90\] deg, got 0"),
+        ((0.7,), {"inclination": 80.0, "black_hole_mass": -1.0}, "black_hole_mass must not be negative"),
+        ((0.7,), {"inclination": 80.0, "softening": -1.0}, "softening must not be negative"),
+    ],
+)
+def test_bad_geometry_is_refused(arguments: tuple[float], options: dict[str, float], message: str) -> None:
+    mge = MGE(torch.tensor([100.0], **double), torch.tensor([3.0], **double), *arguments)
+    with pytest.raises(DomainError, match=message):
+        mge.circular_velocity(torch.tensor([1.0], **double), **options)
+
+
+@pytest.mark.parametrize(
+    ("peak", "sigma", "flattening", "message"),
+    [(float("inf"), 1.0, 0.7, "surface_density must be finite"), (1.0, 0.0, 0.7, "sigma must be positive"),
+     (1.0, 1.0, 1.1, r"observed_axis_ratio must lie in \(0, 1\], got 1.1")],
+)
+def test_bad_gaussians_are_refused(peak: float, sigma: float, flattening: float, message: str) -> None:
+    with pytest.raises(DomainError, match=message):
+        MGE(torch.tensor([peak], **double), torch.tensor([sigma], **double), flattening)
+
+
+def test_negative_radius_is_refused() -> None:
+    with pytest.raises(DomainError, match="radius must not be negative"):
+        MGE(torch.tensor([1.0]), torch.tensor([1.0]), 0.7).circular_velocity(torch.tensor([-1.0]), inclination=80.0)
