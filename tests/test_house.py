@@ -118,8 +118,8 @@ def test_the_type_checker_acts(tmp_path: Path) -> None:
 
 PIXEL = base64.b64encode(b"\x89PNG...").decode("ascii")
 REPORT = f"""<html><body><p>DETECTED: the sphere of influence is seen; R-hat and prior are fine. M is proportional to D;
-the distance's error is not included.</p><h1>Black hole</h1><h2>Verdict</h2><h2>Black-hole mass</h2><h2>Parameters</h2><h2>Data, model, residual</h2>
-<h2>Residuals and noise</h2><h2>Velocity and mass profiles</h2><h2>Posterior</h2><h2>Convergence</h2><h2>Recipe, versions, data</h2>
+the distance's error is not included.</p><h1>Black hole</h1><h2>Verdict</h2><h2>Black-hole mass</h2><h2>Parameters</h2>
+<h2>Data, model, residual</h2><h2>Residuals and noise</h2><h2>Velocity and mass profiles</h2><h2>Posterior</h2><h2>Convergence</h2><h2>Recipe, versions, data</h2>
 <img src="data:image/png;base64,{PIXEL}" alt="a map"><a href="a.png">PNG</a><a href="a.pdf">PDF</a><a href="t.tex">T</a>
 <a href="r.bib">B</a><a href="d.fits">F</a></body></html>"""
 
@@ -161,7 +161,7 @@ def run_tests(folder: Path, code: str, *options: str, **environment: str) -> sub
              for key, value in settings.items()]
     (folder / "pyproject.toml").write_text("\n".join(text), encoding="utf-8")
     own = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "SUPERMAGE_"))} | environment
-    return subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options], cwd=folder, env=own, capture_output=True,
+    return subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", *options], cwd=folder, env=own, capture_output=True,
                           text=True, check=False)
 
 
@@ -194,16 +194,34 @@ def test_writing_to_the_home_directory_fails_the_run(tmp_path: Path) -> None:
     assert "ERROR written to the home directory: rubbish" in done.stdout
 
 
-@pytest.mark.parametrize(("code", "part"), [
-    ("import warnings\n\ndef test_a():\n    warnings.warn('old', DeprecationWarning)\n", "DeprecationWarning: old"),
-    ("import pytest\n\n@pytest.mark.referense\ndef test_a():\n    pass\n", "'referense' not found in `markers`"),
-    ("import pytest\n\n@pytest.mark.xfail\ndef test_a():\n    pass\n", "XPASS(strict)"),
-    ("from supermage.progress import duration\n\ndef test_a():\n    duration('long')\n", "TypeCheckError"),
-])
-def test_the_harness_is_strict(tmp_path: Path, code: str, part: str) -> None:
-    done = run_tests(tmp_path, code)
+STRICT = """
+import warnings
+import pytest
+from supermage.progress import duration
+
+def test_warning():
+    warnings.warn("old", DeprecationWarning)
+
+@pytest.mark.xfail
+def test_unexpected_pass():
+    pass
+
+def test_wrong_type():
+    duration("long")
+"""
+
+
+def test_the_harness_is_strict(tmp_path: Path) -> None:
+    done = run_tests(tmp_path, STRICT)
+    assert "3 failed" in done.stdout
+    for part in ("DeprecationWarning: old", "XPASS(strict)", "TypeCheckError"):
+        assert part in done.stdout
+
+
+def test_an_unknown_mark_is_an_error(tmp_path: Path) -> None:
+    done = run_tests(tmp_path, "import pytest\n\n@pytest.mark.referense\ndef test_a():\n    pass\n")
     assert done.returncode != 0
-    assert part in done.stdout
+    assert "'referense' not found in `markers`" in done.stdout
 
 
 def test_ci_fails_without_the_reference_data(tmp_path: Path) -> None:
