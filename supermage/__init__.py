@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from supermage.data_reduction.gridded import open_visibilities as open_visibilities
     from supermage.forward.mge import MGE as MGE
     from supermage.forward.nuker import Nuker as Nuker
-    from supermage.inference.chains import sample as sample
     from supermage.inference.kernels import MALA as MALA
     from supermage.inference.posterior import open_posterior as open_posterior
+    from supermage.inference.sampling import sample as sample
     from supermage.models.registry import load_model as load_model
 
 try:
@@ -31,7 +31,7 @@ _HOME = {
     "load_model": "supermage.models.registry",
     "open_posterior": "supermage.inference.posterior",
     "open_visibilities": "supermage.data_reduction.gridded",
-    "sample": "supermage.inference.chains",
+    "sample": "supermage.inference.sampling",
 }
 
 __all__ = ["MALA", "MGE", "Nuker", "__version__", "load_model", "open_posterior", "open_visibilities", "sample"]
