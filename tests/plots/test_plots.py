@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+
+from supermage.data_reduction.images import Beam
+from supermage.plots.beam import beam_width, draw_beam
+from supermage.plots.chi_squared import chi_squared
+from supermage.plots.corner import corner
+from supermage.plots.marginal import marginal
+from supermage.plots.mass_interval import mass_interval
+from supermage.plots.moments import emission_mask, moments
+from supermage.plots.noise import noise_histogram
+from supermage.plots.position_velocity import major_axis_slice, position_velocity
+from supermage.plots.profile import Curve, band, mark_radii, outer_level, profile
+from supermage.plots.rank import rank
+from supermage.plots.sky_map import sky_map
+from supermage.plots.style import journal_style, new_figure
+from supermage.plots.trace import trace
+
+AXIS = (np.arange(32) - 16) * 0.1
+RNG = np.random.default_rng(1)
+DRAWS = RNG.normal(8.0, 0.2, size=(4, 300))
+RADIUS = np.geomspace(0.01, 2, 20)
+CURVES = (Curve("stars", RNG.uniform(50, 100, size=(30, 20)), "#D55E00"),)
+
+CASES = {
+    "beam": lambda a: draw_beam(a, Beam(0.5, 0.3, 30.0)),
+    "chi_squared": lambda a: chi_squared(a, np.arange(5.0), np.ones(5), np.full(5, 100.0), label="x"),
+    "marginal": lambda a: marginal(a, DRAWS.ravel(), prior=(6.0, 9.8), label="m", truth=8.0),
+    "mass_interval": lambda a: mass_interval(a, DRAWS.ravel(), prior=(6.0, 9.8), tail_ess=100.0, truth=8.0),
+    "noise": lambda a: noise_histogram(a, RNG.normal(size=1000)),
+    "profile": lambda a: mark_radii(profile(a, RADIUS, CURVES, label="v", tail_ess=100.0), beam=0.5, emulator=(0.05, 100.0), pc_per_arcsec=55.0),
+    "rank": lambda a: rank(a, DRAWS, label="m"),
+    "trace": lambda a: trace(a, DRAWS, label="m"),
+    "sky_map": lambda a: sky_map(a, RNG.normal(size=(32, 32)), AXIS, limits=(-1, 1), unit="Jy/beam", beam=Beam(0.5, 0.3, 30.0), contours=(1.0,)),
+    "position_velocity": lambda a: position_velocity(a, np.arange(5.0), np.arange(4.0), np.ones((4, 5)), limit=2.0, unit="Jy", systemic_velocity=1.0,
+                                                     curve=(np.arange(1.0, 3.0), np.ones(2)), beam=0.5),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_function_takes_and_returns_axes(name):
+    with journal_style():
+        figure = new_figure(3.35, 2.5)
+        axes = figure.subplots()
+        assert isinstance(axes, Axes)
+        assert CASES[name](axes) is axes
+        figure.canvas.draw()
+
+
+def test_corner_takes_and_returns_an_array_of_axes():
+    figure = new_figure(7, 7, constrained=False)
+    axes = figure.subplots(2, 2)
+    assert corner(axes, RNG.normal(size=(500, 2)), labels=["a", "b"], truth=[0.0, None]) is axes
+
+
+def test_style_changes_nothing_outside():
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    with journal_style():
+        assert mpl.rcParams["font.size"] == 8.0
+    assert dict(mpl.rcParams) == before
+
+
+def test_east_is_left_and_north_is_up():
+    axes = new_figure(3, 3).subplots()
+    sky_map(axes, np.zeros((32, 32)), AXIS, limits=(0, 1))
+    assert axes.get_xlim()[0] > axes.get_xlim()[1]
+    assert axes.get_ylim()[0] < axes.get_ylim()[1]
+
+
+@pytest.mark.parametrize("angle", [0.0, 30.0, 90.0, 150.0])
+def test_drawn_beam_has_its_position_angle(angle):
+    axes = new_figure(3, 3).subplots()
+    axes.set(xlim=(2, -2), ylim=(-2, 2))
+    draw_beam(axes, Beam(1.0, 0.2, angle))
+    patch = axes.patches[0]
+    # the end of the major axis, in data coordinates (east, north)
+    tip = np.array([np.cos(np.radians(patch.angle)), np.sin(np.radians(patch.angle))])
+    expected = np.array([np.sin(np.radians(angle)), np.cos(np.radians(angle))])
+    assert abs(tip @ expected) == pytest.approx(1.0)
+    assert beam_width(Beam(4.0, 1.0, 0.0)) == 2.0
+
+
+@pytest.mark.parametrize("angle", [0.0, 67.0, 135.0, 270.0])
+def test_slice_runs_towards_the_receding_side(angle):
+    east, north = np.meshgrid(AXIS, AXIS)
+    along = (east - 0.1) * np.sin(np.radians(angle)) + (north + 0.2) * np.cos(np.radians(angle))
+    offset, cut = major_axis_slice(along[None], AXIS, position_angle=angle, centre=(0.1, -0.2), width=0.3, reach=0.8)
+    assert cut[0] == pytest.approx(offset, abs=1e-6)
+
+
+def test_moments_of_gaussian_lines():
+    velocity = np.arange(-300.0, 301.0, 10.0)
+    centre = np.linspace(-50, 50, 32)[None, :] * np.ones((32, 1))
+    cube = 0.01 * np.exp(-0.5 * ((velocity[:, None, None] - centre) / 40.0) ** 2)
+    found = moments(cube, velocity, np.ones(cube.shape, dtype=bool), width=10.0, floor=0.0)
+    assert found.velocity == pytest.approx(centre, abs=0.1)
+    assert found.dispersion == pytest.approx(np.full_like(centre, 40.0), abs=0.1)
+    assert found.flux == pytest.approx(np.full_like(centre, 0.01 * 40 * np.sqrt(2 * np.pi)), rel=1e-3)
+    assert np.isnan(moments(cube, velocity, np.ones(cube.shape, dtype=bool), width=10.0, floor=10.0).velocity).all()
+    assert emission_mask(cube, noise=0.0, fraction=0.5).mean() == pytest.approx(2 * 40 * np.sqrt(2 * np.log(2)) / 610, rel=0.1)
+
+
+def test_three_sigma_needs_four_thousand():
+    assert outer_level(4000.0)[0] == 0.95
+    assert outer_level(4001.0)[0] == pytest.approx(0.9973)
+    low, high = band(np.linspace(0, 1, 1001)[:, None], 0.95)
+    assert (low[0], high[0]) == pytest.approx((0.025, 0.975))

@@ -1,0 +1,223 @@
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from supermage.errors import DataError, DomainError, SupermageError
+from supermage.report import build as build_module
+from supermage.report.build import report
+from supermage.report.case import Case
+from supermage.report.figures import FIGURES
+from supermage.report.mass import mass_statement, summary_lines
+from supermage.report.record import read_record
+from supermage.report.verdict import Status
+from tests.report.factories import TRUTH, make_fit
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    return make_fit(tmp_path_factory.mktemp("fit"))
+
+
+@pytest.fixture(scope="module")
+def page(fitted):
+    return report(fitted)
+
+
+class Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.links, self.sections, self.images, self.text = [], [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        table = dict(attributes)
+        self.links += [table[k] for k in ("href", "src") if k in table]
+        if tag == "section":
+            self.sections.append(table["id"])
+        if tag == "img":
+            self.images.append(table)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def parsed(path):
+    parser = Links()
+    parser.feed(path.read_text(encoding="utf-8"))
+    return parser
+
+
+def test_sections_stand_in_order(page):
+    assert parsed(page).sections == ["verdict", "mass", "parameters", "data", "residuals", "profiles", "posterior", "convergence",
+                                     "provenance", "downloads"]
+
+
+def test_page_needs_nothing_from_elsewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for link in parsed(page).links:
+        assert link.startswith(("data:image/png;base64,", "#")) or (page.parent / link).is_file(), link[:80]
+    assert not re.search(r"<script|<link|@import|url\(", text)
+
+
+def test_every_figure_is_there_with_words(page):
+    seen = parsed(page)
+    assert len(seen.images) == len(FIGURES)
+    assert all(len(image["alt"]) > 20 for image in seen.images)
+    for name in FIGURES:
+        assert (page.parent / "figures" / f"{name}.png").stat().st_size > 5000
+        assert (page.parent / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert f"supermage report posterior.nc --figure {name}" in " ".join(seen.text)
+
+
+def test_mass_is_said_with_distance_and_truth(page):
+    text = " ".join(parsed(page).text)
+    assert "M is proportional to D; the distance's error is not included." in text
+    assert "Truth of this mock" in text
+    assert "DETECTED" in text
+
+
+def test_fits_cubes_add_up_and_point_at_the_sky(page):
+    data, model, residual = (fits.getdata(page.parent / f"{name}.fits") for name in ("data", "model", "residual"))
+    assert np.allclose(data - model, residual, atol=1e-6 * np.abs(data).max())
+    header = fits.getheader(page.parent / "data.fits")
+    assert header["CTYPE1"] == "RA---SIN"
+    assert header["CDELT1"] < 0
+    assert header["BUNIT"] == "Jy/beam"
+    assert header["CDELT3"] > 0
+
+
+def test_latex_and_bibtex(page):
+    table = (page.parent / "parameters.tex").read_text()
+    assert table.count(r"\\") == len(TRUTH) + 1
+    assert table.count("{") == table.count("}")
+    assert "Yantovski-Barth" in (page.parent / "references.bib").read_text()
+
+
+def test_images_are_at_journal_width(page):
+    from PIL import Image
+
+    for name in FIGURES:
+        with Image.open(page.parent / "figures" / f"{name}.png") as image:
+            assert image.width in {round(3.35 * 300), 2100}, name
+
+
+def test_no_figure_stays_open(page):
+    import matplotlib.pyplot as plt
+
+    assert plt.get_fignums() == []
+
+
+def test_report_replaces_a_report_only(fitted, page, tmp_path):
+    before = page.stat().st_ino
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("x")
+    with pytest.raises(DataError, match="earlier report"):
+        report(fitted, output=folder)
+    assert (folder / "thesis.tex").read_text() == "x"
+    assert page.stat().st_ino == before
+
+
+def test_failure_leaves_the_earlier_report(fitted, tmp_path, monkeypatch):
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "summary.txt").write_text("earlier")
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(build_module, "write_fits", full_disk)
+    with pytest.raises(DataError, match="No space left"):
+        report(fitted, output=folder)
+    assert (folder / "summary.txt").read_text() == "earlier"
+    assert os.listdir(tmp_path) == ["report"]
+
+
+def test_one_figure_is_redrawn(fitted, tmp_path):
+    path = report(fitted, output=tmp_path / "out", figure="mass")
+    assert path == tmp_path / "out" / "figures" / "mass.png"
+    assert sorted(os.listdir(path.parent)) == ["mass.pdf", "mass.png"]
+
+
+def test_unknown_figure_names_the_nearest(fitted):
+    with pytest.raises(DomainError, match="did you mean 'moments'"):
+        report(fitted, figure="moment")
+
+
+@pytest.mark.parametrize("content", [b"not netCDF at all", b""])
+def test_foreign_file_gets_one_line(tmp_path, content):
+    path = tmp_path / "posterior.nc"
+    path.write_bytes(content)
+    with pytest.raises(SupermageError) as caught:
+        report(path)
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == ["posterior.nc"]
+
+
+def test_missing_file_gets_one_line(tmp_path):
+    with pytest.raises(DataError, match="not there"):
+        report(tmp_path / "posterior.nc")
+
+
+def test_posterior_of_others_gets_one_line(tmp_path):
+    from supermage.inference import arviz_access
+
+    arviz_access.write(arviz_access.from_dict({"posterior": {"mu": np.zeros((2, 10))}}, attributes={}), tmp_path / "posterior.nc")
+    with pytest.raises(DataError, match="supermage fit"):
+        report(tmp_path / "posterior.nc")
+
+
+def test_other_data_are_refused(fitted, tmp_path):
+    from tests.report.factories import make_data, make_recipe
+
+    shutil.copy(fitted, tmp_path / "posterior.nc")
+    other = make_data(make_recipe(tmp_path), seed=9, n_channel=8)
+    with pytest.raises(DataError, match="checksum"):
+        _ = Case(read_record(tmp_path / "posterior.nc"), gridded=other).gridded
+
+
+def statement(tmp_path, **options):
+    case = Case(read_record(make_fit(tmp_path, **options)))
+    return case, mass_statement(case.record, case.verdict)
+
+
+def test_flat_mass_is_never_sold(tmp_path):
+    case, words = statement(tmp_path, width={"log10_mbh": 50.0})
+    assert case.verdict.status is Status.UNRESOLVED
+    assert words.headline.startswith("No mass is claimed")
+
+
+def test_mass_at_the_lower_edge_is_an_upper_limit(tmp_path):
+    case, words = statement(tmp_path, width={"log10_mbh": 0.6}, shift={"log10_mbh": -2.1}, truth=False)
+    assert case.verdict.status is Status.UPPER_LIMIT
+    assert "< 7." in words.headline
+    assert "not a measurement" in words.headline
+    assert not any("Truth" in line for line in words.lines)
+
+
+def test_chains_apart_have_not_converged(tmp_path):
+    case, words = statement(tmp_path, drift=1.5)
+    assert case.verdict.status is Status.NOT_CONVERGED
+    assert summary_lines(case.record, case.verdict)[0].startswith("verdict: NOT CONVERGED")
+    assert "have not converged" in words.headline
+
+
+def test_a_fit_that_calls_itself_unconverged_is(tmp_path):
+    case, _ = statement(tmp_path, converged=0)
+    assert case.verdict.status is Status.NOT_CONVERGED
+
+
+def test_a_wrong_model_is_not_trusted(tmp_path):
+    case, words = statement(tmp_path, data={"scale": 30.0})
+    assert case.verdict.status is Status.DO_NOT_TRUST
+    assert words.headline == "No mass is claimed: see the verdict"
+
+
+def test_position_angle_across_north(tmp_path):
+    case, _ = statement(tmp_path, shift={"PA": -66.9})
+    assert case.record["PA"].draws.std() < 2
+    assert 0 <= case.record.theta(5)["PA"] < 360

@@ -1,0 +1,111 @@
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supermage.report.verdict import (
+    ConvergenceFacts,
+    MassFacts,
+    ResidualFacts,
+    Status,
+    black_hole_status,
+    has_converged,
+    judge,
+    prior_dominated,
+    structured_residuals,
+)
+
+MASS = MassFacts(width_ratio=0.12, span=0.3, lower_edge=0.0, upper_edge=0.0, sphere_of_influence=0.4, beam=0.5)
+QUIET = ResidualFacts(chi2_per_datum=1.001, chi2_sigma=0.3, worst_channel_sigma=1.0, worst_baseline_sigma=-1.2, peak=4.2, peak_expected=4.8)
+MIXED = ConvergenceFacts(worst_r_hat=1.02, worst_r_hat_name="gamma", smallest_ess=300, smallest_ess_name="alpha")
+RATIOS = {"gamma": 0.3, "alpha": 0.98}
+
+
+def change(facts, **changes):
+    return dataclasses.replace(facts, **changes)
+
+
+def test_a_clear_black_hole_is_detected():
+    verdict = judge(MASS, QUIET, MIXED, RATIOS)
+    assert verdict.status is Status.DETECTED
+    assert verdict.measured
+    assert verdict.headline.startswith("DETECTED")
+    assert "alpha (0.98)" in " ".join(verdict.reasons)
+    assert "gamma (0.30)" not in " ".join(verdict.reasons)
+
+
+@pytest.mark.parametrize(("changes", "status"), [
+    ({"width_ratio": 0.95, "span": 2.4, "lower_edge": 1.0, "upper_edge": 1.0}, Status.UNRESOLVED),
+    ({"width_ratio": 0.6, "span": 1.5, "lower_edge": 1.4}, Status.UPPER_LIMIT),
+    ({"width_ratio": 0.5, "span": 1.3}, Status.UNRESOLVED),
+    ({"sphere_of_influence": 0.1}, Status.UNRESOLVED),
+    ({"sphere_of_influence": 0.2}, Status.DETECTED),
+    ({"upper_edge": 3.0}, Status.DO_NOT_TRUST),
+    ({"width_ratio": math.nan}, Status.UNRESOLVED),
+    ({"lower_edge": math.nan}, Status.UPPER_LIMIT),
+    ({"beam": math.nan}, Status.UNRESOLVED),
+])
+def test_black_hole_rules(changes, status):
+    assert black_hole_status(change(MASS, **changes)) is status
+
+
+def test_words_say_that_a_small_sphere_leans_on_the_stars():
+    reasons = " ".join(judge(change(MASS, sphere_of_influence=0.2), QUIET, MIXED, RATIOS).reasons)
+    assert "leans on the model of the stars" in reasons
+
+
+@pytest.mark.parametrize("changes", [{"worst_r_hat": 1.05}, {"smallest_ess": 100.0}, {"declared": False}, {"worst_r_hat": math.nan},
+                                     {"smallest_ess": math.nan}])
+def test_not_converged_comes_first(changes):
+    facts = change(MIXED, **changes)
+    assert not has_converged(facts)
+    noisy = change(QUIET, worst_channel_sigma=20.0)
+    verdict = judge(MASS, noisy, facts, RATIOS)
+    assert verdict.status is Status.NOT_CONVERGED
+    assert verdict.headline.startswith("NOT CONVERGED")
+    assert not verdict.measured
+
+
+@pytest.mark.parametrize("changes", [{"worst_channel_sigma": 7.0}, {"worst_baseline_sigma": -7.0}, {"peak": 9.0}, {"peak": math.nan},
+                                     {"chi2_per_datum": 1.2, "chi2_sigma": 40.0}, {"worst_channel_sigma": math.nan}])
+def test_structured_residuals_are_not_trusted(changes):
+    facts = change(QUIET, **changes)
+    assert len(structured_residuals(facts)) == 1
+    assert judge(MASS, facts, MIXED, RATIOS).status is Status.DO_NOT_TRUST
+
+
+@pytest.mark.parametrize("changes", [{"chi2_per_datum": 1.2, "chi2_sigma": 2.0}, {"chi2_per_datum": 1.02, "chi2_sigma": 9.0}])
+def test_a_slightly_wrong_noise_scale_is_no_structure(changes):
+    assert structured_residuals(change(QUIET, **changes)) == ()
+
+
+def test_an_unresolved_hole_is_called_so_even_where_residuals_are_structured():
+    verdict = judge(change(MASS, width_ratio=0.97), change(QUIET, peak=20.0), MIXED, RATIOS)
+    assert verdict.status is Status.DO_NOT_TRUST
+    assert "unresolved" in verdict.headline
+
+
+def test_prior_dominated():
+    assert prior_dominated({"a": 0.71, "b": 0.69, "c": math.nan}) == ("a", "c")
+
+
+numbers = st.floats(allow_nan=True, allow_infinity=True)
+
+
+@given(st.builds(MassFacts, numbers, numbers, numbers, numbers, numbers, st.floats(0.01, 10)), st.builds(ResidualFacts, *[numbers] * 6),
+       st.builds(ConvergenceFacts, numbers, st.just("a"), numbers, st.just("b"), st.booleans()), st.dictionaries(st.just("a"), numbers))
+def test_a_measurement_is_claimed_only_when_every_rule_allows_it(mass, residuals, convergence, ratios):
+    verdict = judge(mass, residuals, convergence, ratios)
+    assert verdict.measured == (verdict.status is Status.DETECTED)
+    if verdict.measured:
+        assert convergence.declared
+        assert convergence.worst_r_hat < 1.05
+        assert convergence.smallest_ess > 100
+        assert mass.width_ratio <= 0.8
+        assert mass.span <= 1.0
+        assert mass.lower_edge <= 0.05
+        assert abs(residuals.worst_channel_sigma) <= 5
+    assert verdict.headline
+    assert all(verdict.reasons)
