@@ -162,7 +162,8 @@ def run_tests(folder: Path, code: str, *options: str, **environment: str) -> sub
     (folder / "pyproject.toml").write_text("\n".join(text), encoding="utf-8")
     own = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "SUPERMAGE_"))} | environment
     quick = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
-    return subprocess.run([sys.executable, "-m", "pytest", *quick, *options], cwd=folder, env=own, capture_output=True, text=True, check=False)
+    words = [sys.executable, "-m", "pytest", *quick, *options]
+    return subprocess.run(words, cwd=folder, env=own, capture_output=True, text=True, check=False)
 
 
 REFERENCE_TESTS = "import pytest\n\n@pytest.mark.reference\ndef test_a(reference_data):\n    pass\n\ndef test_b():\n    pass\n"
