@@ -19,14 +19,13 @@ from supermage.data_reduction.gridded import GriddedVisibilities, open_visibilit
 from supermage.errors import DataError, RecipeError, SupermageError
 from supermage.inference.chains import Workers, chain_in_chart
 from supermage.inference.checkpoint import CheckpointStore, fingerprint
-from supermage.inference.guess import guess_kinematics
 from supermage.inference.langevin import KERNELS
 from supermage.inference.metric import add_ridge, factor_of_precision
 from supermage.inference.model import Chart, GalaxyFit, build_model
 from supermage.inference.posterior import Posterior, make_posterior
 from supermage.inference.priors import Priors, build_priors
 from supermage.inference.run import Run, advance
-from supermage.inference.start import Optimum, density_for_velocity, draw_starts, merge, optimum_in_chart, overdispersed, polish, scan
+from supermage.inference.start import Optimum, Search, draw_starts, merge, optimum_in_chart, overdispersed, polish, scan, vary_starts
 from supermage.progress import Progress, SilentProgress
 from supermage.recipe import FitSection, Recipe
 
@@ -34,6 +33,9 @@ FloatArray = NDArray[np.float64]
 
 VELOCITY_PIVOT, SLOPE_PIVOT = 1.6, 1.0
 """Radii of the pivots in scale lengths of the gas: 0.8" and 0.5" in the demo, where the velocity and its slope are measured."""
+
+SCAN_BATCH = 10
+"""Starts scanned by one call of a process."""
 
 FIRST_STEP = 0.3
 """Step size that the first warm-up stage begins with, in the metric's widths."""
@@ -147,19 +149,18 @@ def begin(workers: Workers, priors: Priors, section: FitSection, gridded: Gridde
     sampler = section.sampler
     rng = np.random.default_rng([sampler.seed, 0])
     fit_here = workers.problem.fit
-    guess = guess_kinematics(gridded)
-    starts = draw_starts(priors, sampler.starts, rng, guess, lambda start, radius, v: density_for_velocity(fit_here, start, radius, v))
-    if sampler.start is not None:
-        starts = [{**start, **sampler.start} for start in starts]
-    progress.start("scan of starts", len(starts))
+    search = Search.of(gridded)
+    progress.start("scan of starts", sampler.starts)
     scanned: list[tuple[float, dict[str, float]]] = []
-    block = 20
-    batches = [starts[k:k + block] for k in range(0, len(starts), block)]
-    for found in workers.map(scan, [(batch,) for batch in batches]):
-        scanned += found
-        progress.advance(len(found))
+    for generation in range(2):
+        number = sampler.starts - sampler.starts // 3 if generation == 0 else sampler.starts // 3
+        starts = draw_starts(fit_here, number, rng, search) if generation == 0 else vary_starts(fit_here, scanned, number, rng)
+        starts = [{**start, **(sampler.start or {})} for start in starts]
+        for found in workers.map(scan, [(starts[k:k + SCAN_BATCH],) for k in range(0, number, SCAN_BATCH)]):
+            scanned += found
+            progress.advance(len(found))
     progress.done(f"best log likelihood {max(value for value, _ in scanned):.1f}")
-    best = [start for _, start in sorted(scanned, key=lambda pair: -pair[0])[:sampler.optima]]
+    best = [start for _, start in sorted(scanned, key=lambda pair: -pair[0])[:2 * sampler.optima]]
     progress.start("climbs", len(best))
     climbed = workers.map(polish, [(Chart(cut=start.get("PA", 180.0)), start, 40) for start in best])
     progress.advance(len(best))

@@ -21,6 +21,7 @@ from jaxtyping import Complex, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from supermage.constants import ARCSEC
 from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.errors import DataError, DomainError, nearest_name
 
@@ -166,6 +167,9 @@ class VisibilityNoise:
         self._constant = torch.from_numpy(log_determinant) - 2.0 * torch.log(flat_length)
         self.data = torch.from_numpy(np.where(np.isfinite(gridded.standard_error), gridded.mean, 0.0))
         self._standard_error = torch.from_numpy(np.where(np.isfinite(gridded.standard_error), gridded.standard_error, 0.0))
+        where = np.stack([w.mean(axis=1).reshape(-1) for w in gridded.uv_wavelengths()], axis=-1)[order] * ARCSEC
+        self.uv = torch.from_numpy(where)
+        """u and v of every spectrum, cycles per arcsec, shape (spectrum, 2)."""
 
     @property
     def n_spectra(self) -> int:

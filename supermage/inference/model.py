@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import pyro.distributions as dist
@@ -24,6 +24,7 @@ from supermage.recipe import Recipe
 Theta = Mapping[str, Tensor]
 
 
+@runtime_checkable
 class SkyModel(Protocol):
     """What the fit needs of a forward model; `supermage.forward.galaxy_model.GalaxyModel` is one."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.inference.chains import Problem
-from supermage.inference.guess import Guess
 from supermage.inference.metric import factor_of_precision
 from supermage.inference.model import Chart, GalaxyFit, PosteriorTarget
 from supermage.inference.priors import Priors
@@ -33,26 +33,72 @@ class Optimum:
     precision: Tensor
 
 
-def draw_starts(priors: Priors, number: int, rng: np.random.Generator, guess: Guess | None,
-                solve_density: Callable[[dict[str, float], float, float], float] | None = None) -> list[dict[str, float]]:
-    """Draws from the priors; all but a quarter of them follow the data's guess where there is one."""
+@dataclass(frozen=True)
+class Search:
+    """Where discs are looked for: ranges that the data can tell apart, narrower than the priors.
+
+    Attributes
+    ----------
+    scale_length
+        From a pixel to a sixth of the field, arcsec.
+    velocity
+        Rotation velocity at a scale length, from 1.5 channels to six tenths of the band, km/s.
+    """
+
+    scale_length: tuple[float, float]
+    velocity: tuple[float, float]
+
+    @classmethod
+    def of(cls, gridded: GriddedVisibilities) -> Search:
+        """The ranges for a data set."""
+        band = float(np.ptp(gridded.velocity))
+        return cls((gridded.grid.pixel_scale, gridded.grid.field_of_view / 6.0), (1.5 * gridded.velocity_width, 0.6 * band))
+
+
+def draw_starts(fit: GalaxyFit, number: int, rng: np.random.Generator, search: Search) -> list[dict[str, float]]:
+    """Draws from the priors whose size and rotation lie, log-uniformly, where the data can see them."""
     starts = []
-    for k in range(number):
-        start = {p.name: p.lower + (p.upper - p.lower) * float(rng.uniform(INWARDS, 1 - INWARDS)) for p in priors.free}
-        start |= priors.fixed
-        if guess is not None and k % 4:
-            guided = {"x": guess.x, "y": guess.y, "PA": guess.position_angle + float(rng.normal(0, 15.0)),
-                      "systemic_velocity": guess.systemic_velocity + float(rng.normal(0, 0.1 * guess.half_width)),
-                      "scale_length": guess.radius * float(np.exp(rng.normal(-0.4, 0.5)))}
-            start |= _inside(priors, {name: value for name, value in guided.items() if name not in priors.fixed})
-            if solve_density is not None and "intensity_rb" not in priors.fixed:
-                wanted = guess.half_width / math.sin(math.radians(start["inclination"])) * float(rng.uniform(0.6, 1.1))
-                start |= _inside(priors, {"intensity_rb": solve_density(start, guess.radius, wanted)})
-        starts.append(start)
+    for _ in range(number):
+        start = {p.name: p.lower + (p.upper - p.lower) * float(rng.uniform(INWARDS, 1 - INWARDS)) for p in fit.priors.free} | dict(fit.priors.fixed)
+        size, velocity = (math.exp(rng.uniform(math.log(low), math.log(high))) for low, high in (search.scale_length, search.velocity))
+        starts.append(_with_rotation(fit, start, size, velocity, rng))
     return starts
 
 
+def vary_starts(fit: GalaxyFit, scanned: list[tuple[float, dict[str, float]]], number: int, rng: np.random.Generator) -> list[dict[str, float]]:
+    """Variations of the best starts so far: turned by some 15 deg, size and velocity changed by some 20 %."""
+    best = [start for _, start in sorted(scanned, key=lambda pair: -pair[0])[:max(1, number // 8)]]
+    starts = []
+    for k in range(number):
+        parent = best[k % len(best)]
+        start = {p.name: p.lower + (p.upper - p.lower) * float(rng.uniform(INWARDS, 1 - INWARDS)) for p in fit.priors.free} | dict(fit.priors.fixed)
+        start |= _inside(fit.priors, {"PA": parent["PA"] + float(rng.normal(0, 15.0)),
+                                      "systemic_velocity": parent["systemic_velocity"] + float(rng.normal(0, 10.0))})
+        size = parent["scale_length"] * math.exp(rng.normal(0, 0.25))
+        speed = float(fit.galaxy_model.circular_velocity(_tensors(parent), torch.tensor([parent["scale_length"]], dtype=torch.float64))[0])
+        starts.append(_with_rotation(fit, start, size, speed * math.exp(rng.normal(0, 0.2)), rng))
+    return starts
+
+
+def _with_rotation(fit: GalaxyFit, start: dict[str, float], size: float, velocity: float, rng: np.random.Generator) -> dict[str, float]:
+    """A start with this scale length whose circular velocity there is as asked, a random share of it the black hole's."""
+    start |= _inside(fit.priors, {"scale_length": size})
+    radius = start["scale_length"]
+    share = float(rng.uniform(0.0, 0.7))
+    unit = _velocity(fit, {**start, "log10_mbh": 8.0}, radius, "black_hole")
+    start |= _inside(fit.priors, {"log10_mbh": 8.0 + math.log10(max(share, 1e-3) * velocity**2 / max(unit**2, 1e-6))})
+    rest = max(velocity**2 - _velocity(fit, start, radius, "black_hole") ** 2, 0.02 * velocity**2)
+    stars = _velocity(fit, {**start, "intensity_rb": 3.0}, radius, "stars")
+    return start | _inside(fit.priors, {"intensity_rb": 3.0 + math.log10(rest / max(stars**2, 1e-6))})
+
+
+def _velocity(fit: GalaxyFit, values: Mapping[str, float], radius: float, component: str) -> float:
+    with torch.no_grad():
+        return float(fit.galaxy_model.circular_velocity(_tensors(values), torch.tensor([radius], dtype=torch.float64), component)[0])
+
+
 def _inside(priors: Priors, values: Mapping[str, float]) -> dict[str, float]:
+    """Those of the values that are free, moved into the priors."""
     moved = {}
     for p in priors.free:
         if p.name in values:
@@ -62,40 +108,54 @@ def _inside(priors: Priors, values: Mapping[str, float]) -> dict[str, float]:
     return moved
 
 
-def density_for_velocity(fit: GalaxyFit, start: Mapping[str, float], radius: float, velocity: float) -> float:
-    """``intensity_rb`` with which the circular velocity at a radius (arcsec) is ``velocity`` (km/s), black hole included."""
-    theta = _tensors({**start, "intensity_rb": 3.0})
-    where = torch.tensor([radius], dtype=torch.float64)
-    with torch.no_grad():
-        total, stars = (float(fit.galaxy_model.circular_velocity(theta, where, component=c)[0]) for c in ("total", "stars"))
-    rest = max(total**2 - stars**2, 0.0)
-    return 3.0 + math.log10(max(velocity**2 - rest, 0.05 * velocity**2) / max(stars**2, 1e-6))
-
-
 def _tensors(values: Mapping[str, float]) -> dict[str, Tensor]:
     return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
 
 def scan(problem: Problem, starts: list[dict[str, float]]) -> list[tuple[float, dict[str, float]]]:
-    """Log likelihood of each start with its flux (linear in the data) set to the best value inside the prior."""
-    fit = problem.fit
-    bounds = {p.name: (p.lower, p.upper) for p in fit.priors.free}
-    found = []
-    for start in starts:
-        best = dict(start)
-        with torch.no_grad():
-            theta = _tensors(start)
-            model = fit.noise.whiten(fit.galaxy_model.visibilities(theta))
-            if "Flux" in bounds:
-                power = float(model.square().sum())
-                ratio = float((model * fit.noise.whitened_data).sum()) / power if power > 0 else 1.0
-                lower, upper = bounds["Flux"]
-                margin = INWARDS * (upper - lower)
-                best["Flux"] = min(max(start["Flux"] * ratio, lower + margin), upper - margin)
-                model = model * (best["Flux"] / start["Flux"])
-            value = float(fit.noise.log_likelihood_of(model - fit.noise.whitened_data))
-        found.append((value if math.isfinite(value) else -math.inf, best))
-    return found
+    """Log likelihood of each start with its flux and centre set to their best values inside the priors.
+
+    The model is linear in the flux, and moving the centre turns every cell's phase: the best centre is the peak of the cross-correlation
+    of whitened model and data. Both cost next to nothing beside the model.
+    """
+    return [_profile(problem.fit, start) for start in starts]
+
+
+def _profile(fit: GalaxyFit, start: dict[str, float]) -> tuple[float, dict[str, float]]:
+    with torch.no_grad():
+        model = _as_complex(fit.noise.whiten(fit.galaxy_model.visibilities(_tensors(start))))
+        data = _as_complex(fit.noise.whitened_data)
+        power = float(model.abs().square().sum())
+        if not (math.isfinite(power) and power > 0):
+            return -math.inf, start
+        east, north, phase = _offsets(fit, start)
+        cross = (model.conj() * data).sum(dim=-1)
+        match = (phase.conj() @ cross).real
+        k = int(match.argmax())
+        found = {name: float(value[k]) for name, value in (("x", east), ("y", north)) if name not in fit.priors.fixed}
+        ratio = float(match[k]) / power
+        found |= _inside(fit.priors, {"Flux": start["Flux"] * ratio})
+        residual = model * phase[k][:, None] * (found.get("Flux", start["Flux"]) / start["Flux"]) - data
+        value = float(fit.noise.log_likelihood_of(torch.stack([residual.real, residual.imag], dim=1)))
+    return (value if math.isfinite(value) else -math.inf), {**start, **found}
+
+
+def _as_complex(whitened: Tensor) -> Tensor:
+    return torch.complex(whitened[:, 0, :], whitened[:, 1, :])
+
+
+def _offsets(fit: GalaxyFit, start: dict[str, float], *, number: int = 17) -> tuple[Tensor, Tensor, Tensor]:
+    """Trial centres inside the priors, and the phases that move a model from the start's centre there, shape (trial, spectrum)."""
+    axes = []
+    for name in ("x", "y"):
+        bounds = next(((p.lower, p.upper) for p in fit.priors.free if p.name == name), None)
+        margin = 0.0 if bounds is None else INWARDS * (bounds[1] - bounds[0])
+        axes.append(torch.tensor([start[name]], dtype=torch.float64) if bounds is None else
+                    torch.linspace(bounds[0] + margin, bounds[1] - margin, number, dtype=torch.float64))
+    east, north = (grid.reshape(-1) for grid in torch.meshgrid(*axes, indexing="ij"))
+    moved = torch.stack([east - start["x"], north - start["y"]], dim=-1)
+    turn = -2.0 * math.pi * (moved @ fit.noise.uv.mT)
+    return east, north, torch.polar(torch.ones_like(turn), turn)
 
 
 def levenberg_marquardt(target: PosteriorTarget, z: Tensor, *, max_iterations: int = 40, tolerance: float = 0.02) -> Optimum:

@@ -1,0 +1,195 @@
+"""sample: any log density on an unconstrained space, with the kernels of the fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from supermage.errors import DomainError, nearest_name
+from supermage.inference import langevin
+from supermage.inference.adaptation import final_step, pool_steps, start_dual_average, update_dual_average
+from supermage.inference.langevin import KERNELS, State, draw_numbers
+from supermage.inference.metric import add_ridge, effective_draws, factor_of_covariance, factor_of_precision, pooled_covariance, shrink
+
+LogDensity = Callable[[Tensor], Tensor]
+FisherMatrix = Callable[[Tensor], Tensor]
+
+STAGE_SHARES = (0.1, 0.1, 0.2, 0.3)
+"""Shares of the warm-up after which the metric is set anew; the rest only tunes the step size."""
+
+TINY_RIDGE = 1e-10
+"""All that is added to a metric that was given: this share of its median diagonal."""
+
+
+class BatchTarget:
+    """Log density and gradient of all chains at once: one vmapped pass where the density allows it, else one chain after the other.
+
+    Parameters
+    ----------
+    log_density
+        (d,) float64 tensor to scalar tensor.
+    """
+
+    def __init__(self, log_density: LogDensity) -> None:
+        self._single = log_density
+        self._batched: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+        self._probed = False
+
+    def __call__(self, position: Float[Tensor, "chain param"]) -> tuple[Float[Tensor, "chain"], Float[Tensor, "chain param"]]:
+        """Log density and gradient; minus infinity and zero where either is not finite."""
+        if not self._probed:
+            self._probe(position)
+        value, gradient = self._batched(position) if self._batched is not None else self._loop(position)
+        fine = torch.isfinite(value) & torch.isfinite(gradient).all(dim=-1)
+        return torch.where(fine, value, torch.full_like(value, -torch.inf)), torch.where(fine[:, None], gradient, torch.zeros_like(gradient))
+
+    def _probe(self, position: Tensor) -> None:
+        self._probed = True
+        gradient_and_value = torch.func.grad_and_value(self._single)
+
+        def batched(batch: Tensor) -> tuple[Tensor, Tensor]:
+            gradient, value = torch.func.vmap(gradient_and_value)(batch)
+            return value.detach(), gradient.detach()
+
+        try:
+            value, gradient = batched(position)
+        except (RuntimeError, ValueError, TypeError, NotImplementedError):
+            return  # data-dependent control flow, .item(), a Pyro trace: not for vmap
+        expected = self._loop(position)
+        if torch.allclose(value, expected[0], rtol=1e-9, equal_nan=True) and torch.allclose(gradient, expected[1], rtol=1e-7, atol=1e-9, equal_nan=True):
+            self._batched = batched
+
+    def _loop(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        values, gradients = [], []
+        for x in position:
+            leaf = x.detach().clone().requires_grad_(True)
+            value = self._single(leaf)
+            gradients.append(torch.autograd.grad(value, leaf)[0])
+            values.append(value.detach().to(torch.float64))
+        return torch.stack(values), torch.stack(gradients)
+
+
+def sample(log_density: LogDensity, start: Float[Tensor, "chain param"], *, kernel: str = "mala", draws: int, warmup: int, seed: int,
+           fisher: FisherMatrix | None = None) -> Any:
+    """Draw from a density on an unconstrained space.
+
+    Warm-up re-evaluates the metric in stages (the Fisher matrix at the best point so far, or the covariance pooled over the chains) and
+    tunes the step size by dual averaging; both are frozen for the draws.
+
+    Parameters
+    ----------
+    log_density
+        Maps a (d,) float64 tensor to a scalar tensor, differentiable.
+    start
+        Where the chains begin, (chains, d) float64.
+    kernel
+        A name in `supermage.inference.langevin.KERNELS`.
+    draws, warmup
+        Steps a chain, kept and not kept.
+    seed
+        Of all random numbers; each chain has a generator of its own.
+    fisher
+        Maps a (d,) tensor to the (d, d) matrix used as the metric, whole: only a tiny ridge is added. Without it the metric is learnt.
+
+    Returns
+    -------
+    arviz.InferenceData
+        ``posterior["x"]`` with dimensions chain, draw, x_dim_0, the warm-up beside it, and ``sample_stats`` (lp, acceptance_rate, step_size).
+
+    Raises
+    ------
+    DomainError
+        If the kernel is unknown, ``start`` has the wrong shape, numbers of steps are not positive, or no chain starts where the density is finite.
+    """
+    from supermage.inference import arviz_access
+
+    _check(start, kernel, draws, warmup)
+    target = BatchTarget(log_density)
+    generators = [torch.Generator().manual_seed(int(np.random.SeedSequence([seed, c]).generate_state(1, np.uint64)[0] >> 1)) for c in range(len(start))]
+    state = langevin.init(target, start.detach().to(torch.float64).clone())
+    if not bool(torch.isfinite(state.log_density).all()):
+        raise DomainError(f"every start must have a finite log density, got {state.log_density.tolist()}")
+    warm, state, factor, step = _warm_up(target, state, KERNELS[kernel], generators, warmup, fisher)
+    steps = torch.full((len(start),), step, dtype=torch.float64)
+    kept = _Record()
+    for _ in range(draws):
+        state, info = KERNELS[kernel].step(target, state, factor, steps, draw_numbers(generators, start.shape[1]))
+        kept.add(state, info, steps)
+    stats = {"lp": kept.array("lp"), "acceptance_rate": kept.array("acceptance"), "step_size": kept.array("step")}
+    groups = {"posterior": {"x": kept.array("x")}, "sample_stats": stats}
+    if warmup:
+        groups["warmup_posterior"] = {"x": warm.array("x")}
+    attributes = {"kernel": kernel, "seed": seed, "gradients": warm.gradients + kept.gradients, "draw_gradients": kept.gradients}
+    return arviz_access.from_dict(groups, attributes=attributes)
+
+
+def _check(start: Tensor, kernel: str, draws: int, warmup: int) -> None:
+    if kernel not in KERNELS:
+        raise DomainError(f"a kernel must be one of {', '.join(KERNELS)}, got '{kernel}'{nearest_name(kernel, KERNELS)}")
+    if start.ndim != 2 or 0 in start.shape:  # noqa: PLR2004
+        raise DomainError(f"start must have shape (chains, d), got {tuple(start.shape)}")
+    if draws < 1 or warmup < 0:
+        raise DomainError(f"draws must be positive and warmup not negative, got {draws} and {warmup}")
+
+
+class _Record:
+    """What is kept of every step."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[Tensor]] = {"x": [], "lp": [], "acceptance": [], "step": []}
+        self.gradients = 0
+
+    def add(self, state: State, info: langevin.Info, step: Tensor) -> None:
+        for name, value in (("x", state.position), ("lp", state.log_density), ("acceptance", info.acceptance), ("step", step)):
+            self.rows[name].append(value)
+        self.gradients += info.gradients * len(step)
+
+    def array(self, name: str) -> Any:
+        return torch.stack(self.rows[name], dim=1).numpy()
+
+
+def _warm_up(target: BatchTarget, state: State, kernel: langevin.Kernel, generators: list[torch.Generator], warmup: int,
+             fisher: FisherMatrix | None) -> tuple[_Record, State, Tensor, float]:
+    chains, dimension = state.position.shape
+    record = _Record()
+    best = int(state.log_density.argmax())
+    best_x, best_value = state.position[best].clone(), float(state.log_density[best])
+    factor = _given(fisher, best_x) if fisher is not None else torch.eye(dimension, dtype=torch.float64)
+    dual = start_dual_average(torch.full((chains,), 1.0 / dimension**(1 / 6), dtype=torch.float64))
+    ends = np.cumsum([round(share * warmup) for share in STAGE_SHARES])
+    stage_start = 0
+    for k in range(warmup):
+        step = torch.exp(dual.log_step)
+        state, info = kernel.step(target, state, factor, step, draw_numbers(generators, dimension))
+        dual = update_dual_average(dual, info.acceptance, kernel.target_acceptance)
+        record.add(state, info, step)
+        i = int(state.log_density.argmax())
+        if float(state.log_density[i]) > best_value:
+            best_x, best_value = state.position[i].clone(), float(state.log_density[i])
+        if k + 1 in ends:
+            if fisher is not None:
+                factor = _given(fisher, best_x)
+            else:
+                factor = _learnt(torch.stack(record.rows["x"][stage_start + (k + 1 - stage_start) // 3:]), factor)
+            stage_start = k + 1
+            dual = start_dual_average(final_step(dual))
+            state = state._replace(momentum=torch.zeros_like(state.momentum))
+    return record, state, factor, pool_steps(final_step(dual))
+
+
+def _given(fisher: FisherMatrix, x: Tensor) -> Tensor:
+    return factor_of_precision(add_ridge(fisher(x).detach().to(torch.float64), ridge_frac=TINY_RIDGE, ridge_min=1e-300))
+
+
+def _learnt(recent: Float[Tensor, "draw chain param"], factor: Float[Tensor, "param param"]) -> Float[Tensor, "param param"]:
+    """Covariance of a stage's later two thirds, shrunk to its own diagonal."""
+    if len(recent) < 10:  # noqa: PLR2004
+        return factor
+    covariance = pooled_covariance(recent)
+    diagonal = torch.diag(covariance.diagonal())
+    return factor_of_covariance(shrink(covariance, diagonal, effective=effective_draws(recent), prior=5.0))
