@@ -94,11 +94,11 @@ class ChannelResponse:
 
 
 def _check(frequency: NDArray[np.float64], factor: NDArray[np.float64], rest_frequency: float, averaging: int) -> None:
-    if frequency.ndim != 2 or frequency.shape[1] < 2:  # noqa: PLR2004 - (block, chan), at least two channels
+    if frequency.ndim != 2 or frequency.shape[1] < 2:
         raise DomainError(f"frequency must have shape (block, chan) with at least 2 channels, got {frequency.shape}")
-    if not (np.isfinite(frequency).all() and frequency.min() > 1e6):  # noqa: PLR2004
+    if not (np.isfinite(frequency).all() and frequency.min() > 1e6):
         raise DomainError(f"frequency must be in Hz and above 1 MHz, got {frequency.min()}: GHz passed for Hz?")
-    if not rest_frequency > 1e6:  # noqa: PLR2004
+    if not rest_frequency > 1e6:
         raise DomainError(f"rest_frequency must be in Hz and above 1 MHz, got {rest_frequency}: GHz passed for Hz?")
     if factor.shape != frequency.shape[:1]:
         raise DomainError(f"topo_to_frame must have one factor per block, got shape {factor.shape} for {frequency.shape[0]} blocks")

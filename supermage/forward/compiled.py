@@ -15,13 +15,12 @@ TILE = 128
 _TWO_OVER_ROOT_PI = 2.0 / math.sqrt(math.pi)
 _SERIES_LIMIT = 0.5
 
-_compile: Any = numba.njit(fastmath=True, error_model="numpy", nogil=True)
-_inline: Any = numba.njit(fastmath=True, error_model="numpy", inline="always")
+_OPTIONS: dict[str, Any] = {"fastmath": True, "error_model": "numpy", "nogil": True}
 
 
-@_inline
+@numba.njit(**_OPTIONS, inline="always")
 def _gaussian(square):  # type: ignore[no-untyped-def]
-    """``exp(-square)`` in float32 for square >= 0, absolute error < 1e-6, below 1e-16 beyond 40. No table and no bit tricks: it vectorises."""
+    """``exp(-square)`` in float32 for square >= 0, absolute error < 1e-6, tiny beyond 40. No table, no bit tricks: it vectorises."""
     x = min(square, np.float32(40.0)) * np.float32(1.0 / 8.0)
     p = np.float32(1.0 / 40320.0)
     p = p * x + np.float32(1.0 / 5040.0)
@@ -38,7 +37,7 @@ def _gaussian(square):  # type: ignore[no-untyped-def]
     return q * q
 
 
-@_inline
+@numba.njit(**_OPTIONS, inline="always")
 def _error_function(z, gaussian):  # type: ignore[no-untyped-def]
     """``erf(z)`` given ``exp(-z^2)``, absolute error < 2e-7 (Abramowitz & Stegun 7.1.26)."""
     magnitude = abs(z)
@@ -51,7 +50,7 @@ def _error_function(z, gaussian):  # type: ignore[no-untyped-def]
     return math.copysign(np.float32(1.0) - p * t * gaussian, z)
 
 
-@_compile
+@numba.njit(**_OPTIONS)
 def _respond(first, taps, block, integral, row, out, start, size):  # type: ignore[no-untyped-def]
     """Banded response of one tile: ``out[block, c] = sum_tap taps[c, tap] integral[first[c] + tap]``."""
     for c in range(first.shape[0]):
@@ -65,16 +64,16 @@ def _respond(first, taps, block, integral, row, out, start, size):  # type: igno
             out[block, c, start + j] = row[j]
 
 
-@_compile
+@numba.njit(**_OPTIONS)
 def _load(source, start, size, tile):  # type: ignore[no-untyped-def]
     tile[:] = np.float32(0.0)
     for j in range(size):
         tile[j] = source[start + j]
 
 
-@_compile
+@numba.njit(**_OPTIONS)
 def lines_forward(edges, first, taps, velocity, inverse, flux, out):  # type: ignore[no-untyped-def]
-    """Flux density per channel (block, chan, node): banded response of the integrals at the edges. ``first`` is each channel's first edge."""
+    """Flux density per channel (block, chan, node): banded response of the integrals at the edges, from ``first`` on in each channel."""
     blocks, width, nodes = edges.shape[0], edges.shape[1], velocity.shape[0]
     integral = np.empty((width, TILE), dtype=np.float32)
     v, w, f, row = np.empty((4, TILE), dtype=np.float32)
@@ -92,7 +91,7 @@ def lines_forward(edges, first, taps, velocity, inverse, flux, out):  # type: ig
             _respond(first, taps, block, integral, row, out, start, size)
 
 
-@_compile
+@numba.njit(**_OPTIONS)
 def lines_adjoint(edges, first, taps, velocity, inverse, flux, gradient, to_velocity, to_inverse, to_flux):  # type: ignore[no-untyped-def]
     """Gradients with respect to the lines' centres, inverse widths and fluxes, into the last three (node,) arrays."""
     blocks, width, nodes = edges.shape[0], edges.shape[1], velocity.shape[0]
@@ -131,7 +130,7 @@ def lines_adjoint(edges, first, taps, velocity, inverse, flux, gradient, to_velo
             to_flux[start + j] = np.float32(0.5) * sum_f[j]
 
 
-@_compile
+@numba.njit(**_OPTIONS)
 def lines_tangent(edges, first, taps, velocity, inverse, flux, d_velocity, d_inverse, d_flux, out):  # type: ignore[no-untyped-def]
     """Directional derivative of :func:`lines_forward`."""
     blocks, width, nodes = edges.shape[0], edges.shape[1], velocity.shape[0]
@@ -157,7 +156,7 @@ def lines_tangent(edges, first, taps, velocity, inverse, flux, d_velocity, d_inv
             _respond(first, taps, block, integral, row, out, start, size)
 
 
-@_compile
+@numba.njit(**_OPTIONS)
 def _rotation(phase, stretch, middle, reach, cosine, sine):  # type: ignore[no-untyped-def]
     """Cosine and sine of ``phase * stretch`` for every channel: one exact pair, then a short series for what the channels differ by."""
     if abs(phase) * reach > _SERIES_LIMIT:
@@ -175,7 +174,7 @@ def _rotation(phase, stretch, middle, reach, cosine, sine):  # type: ignore[no-u
         sine[c] = s0 * ce + c0 * se
 
 
-@_compile
+@numba.njit(**_OPTIONS)
 def gather_forward(table, real, imaginary, phase, index, sign, stretch, out):  # type: ignore[no-untyped-def]
     """Interpolate the table (block, a, b, part, chan) at the cells; ``out`` is (block, chan, cell, part)."""
     blocks, cells, channels = index.shape[0], index.shape[1], stretch.shape[1]
@@ -201,7 +200,7 @@ def gather_forward(table, real, imaginary, phase, index, sign, stretch, out):  #
                 out[block, c, n, 1] = vi[c] * cosine[c] - vr[c] * sine[c]
 
 
-@_compile
+@numba.njit(**_OPTIONS)
 def gather_adjoint(table, real, imaginary, phase, index, sign, stretch, value, gradient, to_table, to_real, to_imaginary, to_phase):  # type: ignore[no-untyped-def]
     """Gradients with respect to table, weights and phase; ``value`` is the forward result, ``to_table`` is added to."""
     blocks, cells, channels = index.shape[0], index.shape[1], stretch.shape[1]

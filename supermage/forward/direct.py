@@ -1,4 +1,4 @@
-"""Visibilities without any grid: a fine polar sampling of the disc and an explicit non-uniform transform. Slow; the oracle of the fast path."""
+"""Visibilities without any grid: fine polar sampling of the disc, explicit non-uniform transform. Slow; the oracle of the fast path."""
 
 from __future__ import annotations
 
@@ -54,7 +54,11 @@ def line_in_channels(
 
 
 def transform(
-    position: NDArray[np.float64], values: NDArray[np.float64], u: NDArray[np.float64], v: NDArray[np.float64], frequency: NDArray[np.float64]
+    position: NDArray[np.float64],
+    values: NDArray[np.float64],
+    u: NDArray[np.float64],
+    v: NDArray[np.float64],
+    frequency: NDArray[np.float64],
 ) -> NDArray[np.complex128]:
     """``sum_p I_p exp(-2 pi i (u l_p + v m_p))`` for every channel.
 
@@ -129,6 +133,6 @@ def direct_visibilities(
     result = []
     for block, frequency in enumerate(channels.frequency):
         line = line_in_channels(channels.edges[block], channels.matrix[block], velocity, number["line_broadening"], flux)
-        baseline = (u, v) if u.ndim == 1 else (u[block], v[block])
-        result.append(transform(sky, line, *baseline, frequency))
+        own_u, own_v = (u, v) if u.ndim == 1 else (u[block], v[block])
+        result.append(transform(sky, line, own_u, own_v, frequency))
     return np.stack(result)

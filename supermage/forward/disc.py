@@ -75,14 +75,14 @@ def disc_nodes(radius_limit: float, resolution: float, *, density: float = 1.0) 
 
 
 def graded_rule(limit: float, *, finest: float, growth: float, coarsest: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Midpoint rule on (0, limit) after a smooth change of variable: spacing ``finest`` at 0, ``growth * x`` further out, at most ``coarsest``.
+    """Midpoint rule on (0, limit) in a smooth variable: spacing ``finest`` at 0, ``growth * x`` further out, at most ``coarsest``.
 
     The variable is ``t(x) = asinh(growth x / finest) / growth + x / coarsest``, so that an even function smooth in t is integrated with an
     error that falls faster than any power of the number of nodes.
     """
 
     def coordinate(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.arcsinh(growth * x / finest) / growth + x / coarsest
+        return np.asarray(np.arcsinh(growth * x / finest) / growth + x / coarsest)
 
     end = float(coordinate(np.array(limit)))
     count = math.ceil(end)
@@ -124,9 +124,12 @@ def sky_to_disc(
 
 
 def line_of_sight_velocity(
-    circular_velocity: Float[Tensor, "*shape"], along: Float[Tensor, "*#shape"], radius: Float[Tensor, "*shape"], inclination: Float[Tensor, ""]
+    circular_velocity: Float[Tensor, "*shape"],
+    along: Float[Tensor, "*#shape"],
+    radius: Float[Tensor, "*shape"],
+    inclination: Float[Tensor, ""],
 ) -> Float[Tensor, "*shape"]:
-    """Velocity against the galaxy's systemic one, positive on the receding side: ``v_c sin i cos(azimuth)``, cos(azimuth) = along / radius."""
+    """Velocity against the systemic one, positive on the receding side: ``v_c sin i cos(azimuth)``, cos(azimuth) = along / radius."""
     return circular_velocity * torch.sin(inclination).to(circular_velocity.dtype) * (along / radius)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from supermage.data_reduction.grid import UVGrid
 from supermage.errors import DomainError
 from supermage.forward.channels import ChannelResponse
 from supermage.forward.cube import SkySampler, channel_flux
-from supermage.forward.disc import disc_nodes, exponential_disc, line_of_sight_velocity, sky_to_disc, unresolved_variance
+from supermage.forward.disc import DiscNodes, disc_nodes, exponential_disc, line_of_sight_velocity, sky_to_disc, unresolved_variance
 from supermage.forward.operators import CellGather, LineFlux
 from supermage.forward.velocity import ScaleFreeCurve, nfw_velocity_squared
 from supermage.forward.visibilities import (
@@ -34,12 +34,12 @@ from supermage.forward.visibilities import (
 )
 
 Theta = Mapping[str, Tensor]
-Component = Literal["total", "black_hole", "stars", "halo"]
-COMPONENTS: tuple[Component, ...] = ("total", "black_hole", "stars", "halo")
+COMPONENTS = ("total", "black_hole", "stars", "halo")
 _LEAST_SQUARE = 1e-4
 _FWHM = math.sqrt(8.0 * math.log(2.0))
 
 
+@runtime_checkable
 class ShapeModel(Protocol):
     """What an emulator offers: Gaussians of fixed widths (in break radii) and their weights for a profile of unit density at the break."""
 
@@ -99,8 +99,19 @@ class GalaxyModel(nn.Module):
     node_radius: Tensor
     node_area: Tensor
     node_cosine: Tensor
+    node_along: Tensor
+    node_across: Tensor
+    log_radius: Tensor
     edges: Tensor
     response: Tensor
+    taps: Tensor
+    first: Tensor
+    stretch: Tensor
+    position: Tensor
+    spread: Tensor
+    shift: Tensor
+    extra_spread: Tensor
+    emulator: ShapeModel
 
     def __init__(
         self,
@@ -112,8 +123,8 @@ class GalaxyModel(nn.Module):
         convention: str,
         hanning: bool,
         averaging: int,
-        cell_u: NDArray[np.int32],
-        cell_v: NDArray[np.int32],
+        cell_u: NDArray[np.integer[Any]],
+        cell_v: NDArray[np.integer[Any]],
         offset_mean: NDArray[np.float64],
         offset_second: NDArray[np.float64],
         distance: float,
@@ -128,8 +139,7 @@ class GalaxyModel(nn.Module):
         node_density: float = 1.0,
     ) -> None:
         super().__init__()
-        settings: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "grid", "__class__", "settings")}
-        self._settings = settings
+        self._settings: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "grid", "__class__")}
         if not distance > 0:
             raise DomainError(f"distance must be positive (Mpc), got {distance}")
         if halo not in ("none", "nfw"):
@@ -154,20 +164,24 @@ class GalaxyModel(nn.Module):
         )
         self._store_cells(geometry, stretch)
         self.disc_radius = 0.7 * grid.field_of_view
-        nodes = disc_nodes(self.disc_radius, 1.0 / geometry.longest, density=node_density)
-        self._store("node_along", nodes.along, dtype)
-        self._store("node_across", nodes.across, dtype)
-        self._store("node_radius", nodes.radius, dtype)
-        self._store("node_cosine", nodes.along / nodes.radius, dtype)
-        self._store("node_area", 2.0 * nodes.area, dtype)
-        self._store("log_radius", np.log(nodes.radius * self.scale), torch.float64)
-        self.transform = DiscTransform(nodes, geometry.longest, stretch, dtype=dtype)
-        self.longest = geometry.longest
+        longest = max(geometry.longest, 1.0 / grid.field_of_view)
+        nodes = disc_nodes(self.disc_radius, 1.0 / longest, density=node_density)
+        self._store_nodes(nodes)
+        self.transform = DiscTransform(nodes, longest, stretch, dtype=dtype)
+        self.longest = longest
         self.beam_deviation = self._beam_deviation(dish_diameter, primary_beam_factor, float(frequency.mean()))
         self.sampler = SkySampler(grid.axis, subpixels=subpixels, centre_pixels=centre_pixels, centre_subpixels=centre_subpixels)
 
     def _store(self, name: str, value: NDArray[np.float64], dtype: torch.dtype) -> None:
         self.register_buffer(name, torch.tensor(np.asarray(value), dtype=dtype), persistent=False)
+
+    def _store_nodes(self, nodes: DiscNodes) -> None:
+        self._store("node_along", nodes.along, self.dtype)
+        self._store("node_across", nodes.across, self.dtype)
+        self._store("node_radius", nodes.radius, self.dtype)
+        self._store("node_cosine", nodes.along / nodes.radius, self.dtype)
+        self._store("node_area", 2.0 * nodes.area, self.dtype)
+        self._store("log_radius", np.log(nodes.radius * self.scale), torch.float64)
 
     def _store_cells(self, geometry: CellGeometry, stretch: NDArray[np.float64]) -> None:
         self._store("stretch", stretch, torch.float64)
@@ -186,7 +200,9 @@ class GalaxyModel(nn.Module):
             raise DomainError(f"dish_diameter (m) and primary_beam_factor must be positive, got {dish_diameter} and {factor}")
         return factor * SPEED_OF_LIGHT_M_S / frequency / dish_diameter / ARCSEC / _FWHM
 
-    def circular_velocity(self, theta: Theta, radius_arcsec: Float[Tensor, "radius"], component: Component = "total") -> Float[Tensor, "radius"]:
+    def circular_velocity(
+        self, theta: Theta, radius_arcsec: Float[Tensor, "*radius"], component: str = "total"
+    ) -> Float[Tensor, "*radius"]:
         """Circular velocity, km/s, at radii in the disc, arcsec; of one component, or of all together.
 
         Raises
@@ -197,27 +213,30 @@ class GalaxyModel(nn.Module):
         if component not in COMPONENTS:
             raise DomainError(f"component must be one of {', '.join(COMPONENTS)}, got {component!r}")
         log_radius = torch.log(torch.as_tensor(radius_arcsec, dtype=torch.float64) * self.scale)
-        return _root(self._velocity_squared(_double(theta), log_radius, component))
+        return _root(self._mass_model(_double(theta), component)(log_radius))
 
-    def _velocity_squared(self, theta: Theta, log_radius: Tensor, component: Component) -> Tensor:
-        total = torch.zeros_like(log_radius)
+    def _mass_model(self, theta: Theta, component: str = "total") -> Callable[[Tensor], Tensor]:
+        """Squared circular velocity as a function of ln(R / pc), any shape."""
+        parts: list[Callable[[Tensor], Tensor]] = []
         if component in ("total", "stars"):
-            total = total + self._stars_squared(theta, log_radius)
+            parts.append(self._stars(theta))
         if component in ("total", "black_hole"):
-            total = total + GRAVITATIONAL_CONSTANT * torch.exp(theta["log10_mbh"] * math.log(10.0) - log_radius)
+            parts.append(lambda log_radius: GRAVITATIONAL_CONSTANT * torch.exp(theta["log10_mbh"] * math.log(10.0) - log_radius))
         if component in ("total", "halo") and self.halo == "nfw":
-            total = total + nfw_velocity_squared(torch.exp(log_radius), 10.0 ** theta["halo_log10_m200"], 10.0 ** theta["halo_log10_c"])
-        return total
+            mass, concentration = 10.0 ** theta["halo_log10_m200"], 10.0 ** theta["halo_log10_c"]
+            parts.append(lambda log_radius: nfw_velocity_squared(torch.exp(log_radius), mass, concentration))
+        return lambda log_radius: sum((part(log_radius) for part in parts), start=torch.zeros_like(log_radius))
 
-    def _stars_squared(self, theta: Theta, log_radius: Tensor) -> Tensor:
+    def _stars(self, theta: Theta) -> Callable[[Tensor], Tensor]:
         inclination = torch.deg2rad(theta["inclination"])
         intrinsic = theta["qintr"]
         observed = torch.sqrt((intrinsic * torch.sin(inclination)) ** 2 + torch.cos(inclination) ** 2)
         weights = self.emulator.weights(theta["alpha"], theta["gamma"] - theta["gamma_minus_beta"], theta["gamma"])
-        curve = self.curve.velocity_squared(weights.to(torch.float64), intrinsic)
         break_radius = theta["break_r"] * self.scale
         strength = GRAVITATIONAL_CONSTANT * 10.0 ** theta["intensity_rb"] * break_radius * observed
-        return strength * self.curve.interpolate(curve, (log_radius - torch.log(break_radius)).flatten()).unflatten(0, log_radius.shape)
+        curve = strength * self.curve.velocity_squared(weights.to(torch.float64), intrinsic)
+        log_break = torch.log(break_radius)
+        return lambda log_radius: self.curve.interpolate(curve, (log_radius - log_break).flatten()).unflatten(0, log_radius.shape)
 
     def visibilities(self, theta: Theta) -> Complex[Tensor, "block chan cell"]:
         """Model visibilities, Jy: the mean over each cell's visibilities, in the half plane and sign of the gridded data.
@@ -268,21 +287,25 @@ class GalaxyModel(nn.Module):
             return self.transform.rows
         return min(self.transform.rows, math.ceil(self.longest * abs(math.cos(value)) / self.transform.step) + SUPPORT)
 
-    def _line(self, theta: Theta, inclination: Tensor, angle: Tensor) -> Float[Tensor, "block chan y side*x"]:
-        squared = self._velocity_squared(theta, self.log_radius, "total").to(self.dtype)
+    def _line(self, theta: Theta, inclination: Tensor, angle: Tensor) -> Float[Tensor, "block chan y column"]:
+        squared = self._mass_model(theta)(self.log_radius).to(self.dtype)
         velocity = _root(squared) * (torch.sin(inclination).to(self.dtype) * self.node_cosine)
         deviation = torch.sqrt(theta["line_broadening"].to(self.dtype) ** 2 + unresolved_variance(velocity))
         flux = exponential_disc(self.node_radius, theta["scale_length"].to(self.dtype), theta["Flux"].to(self.dtype)) * self.node_area
         sides = flux.unsqueeze(1) * self._beam(theta, inclination, angle)
         systemic = (theta["systemic_velocity"] - self.reference_velocity).to(self.dtype)
         both = torch.stack([systemic + velocity, systemic - velocity], dim=1)
-        deviation = deviation.unsqueeze(1).expand_as(both)
-        lines = (both.flatten(), deviation.flatten(), sides.expand_as(both).flatten())
+        line = self._in_channels(both, deviation.unsqueeze(1).expand_as(both), sides.expand_as(both))
+        return line.flatten(-2)
+
+    def _in_channels(self, velocity: Tensor, deviation: Tensor, flux: Tensor) -> Float[Tensor, "block chan *node"]:
+        """Lines integrated over the channels; compiled in float32 on a CPU."""
+        lines = (velocity.flatten(), deviation.flatten(), flux.flatten())
         if self.edges.device.type == "cpu" and self.dtype == torch.float32:
-            line = LineFlux.apply(lines[0], math.sqrt(0.5) / lines[1], lines[2], self.edges, self.first, self.taps)
+            result = LineFlux.apply(lines[0], math.sqrt(0.5) / lines[1], lines[2], self.edges, self.first, self.taps)
         else:
-            line = channel_flux(self.edges, self.response, *lines)
-        return line.unflatten(-1, (both.shape[0], -1))
+            result = channel_flux(self.edges, self.response, *lines)
+        return result.unflatten(-1, velocity.shape)
 
     def _beam(self, theta: Theta, inclination: Tensor, angle: Tensor) -> Tensor:
         """Primary beam at the nodes, even part in the minor-axis coordinate, shape (y, side, x)."""
@@ -313,21 +336,22 @@ class GalaxyModel(nn.Module):
         theta = _double(theta)
         _check(theta)
         inclination, angle = torch.deg2rad(theta["inclination"]), torch.deg2rad(theta["PA"])
+        mass_model = self._mass_model(theta)
+        systemic = theta["systemic_velocity"] - self.reference_velocity
 
         def emission(east: Tensor, north: Tensor, area: float) -> Tensor:
             along, across = sky_to_disc(east - theta["x"], north - theta["y"], angle, inclination)
             radius = torch.sqrt(along**2 + across**2 + _LEAST_SQUARE * self.grid.pixel_scale**2)
-            circular = _root(self._velocity_squared(theta, torch.log(radius * self.scale), "total"))
-            velocity = line_of_sight_velocity(circular, along, radius, inclination) + theta["systemic_velocity"] - self.reference_velocity
+            velocity = systemic + line_of_sight_velocity(_root(mass_model(torch.log(radius * self.scale))), along, radius, inclination)
             flux = exponential_disc(radius, theta["scale_length"], theta["Flux"]) * area / torch.cos(inclination)
             if primary_beam and self.beam_deviation is not None:
                 flux = flux * torch.exp(-(east**2 + north**2) / (2 * self.beam_deviation**2))
             deviation = theta["line_broadening"].expand_as(velocity)
-            lines = (item.to(self.dtype).flatten() for item in (velocity, deviation, flux))
-            return channel_flux(self.edges, self.response, *lines).unflatten(-1, east.shape)
+            return self._in_channels(velocity.to(self.dtype), deviation.to(self.dtype), flux.to(self.dtype))
 
         centre = (_value(theta["x"]) or 0.0, _value(theta["y"]) or 0.0)
-        return self.sampler.integrate(emission, centre, self.edges)
+        steepness = 0.5 / max(math.cos(_value(inclination) or 0.0), 1e-3)
+        return self.sampler.integrate(emission, centre, self.edges, refine=max(1.0, steepness))
 
     def discretisation_error(self, theta: Theta) -> float:
         """Rms difference, relative to the rms signal, from a model with twice the nodes along each axis."""
@@ -363,5 +387,5 @@ def _check(theta: Theta) -> None:
     scale_length, inclination = _value(theta["scale_length"]), _value(theta["inclination"])
     if scale_length is not None and not scale_length > 0:
         raise DomainError(f"scale_length must be positive (arcsec; 0 is no disc), got {scale_length}")
-    if inclination is not None and not 0 <= inclination < 90:  # noqa: PLR2004
+    if inclination is not None and not 0 <= inclination < 90:
         raise DomainError(f"inclination must lie in [0, 90) deg, got {inclination}")

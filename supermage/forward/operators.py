@@ -1,7 +1,10 @@
 """Differentiable operators around the compiled loops: reverse mode, forward mode and vmap.
 
-Each is a ``torch.autograd.Function`` whose backward and jvp are operators too, so that ``torch.func`` transforms compose. Batches run in a loop.
+Each is a ``torch.autograd.Function`` whose backward and jvp are operators too, so that ``torch.func`` transforms compose.
+Batches run in a loop.
 """
+
+# ruff: noqa: D102 - the methods are those that torch.autograd.Function asks for
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ def _numpy(*tensors: Tensor) -> list[Any]:
 
 
 class LineFlux(torch.autograd.Function):
-    """Flux density (block, chan, node) of Gaussian lines: arguments velocity, 1 / (sqrt 2 deviation), flux (node,), then edges, first, taps."""
+    """Flux density (block, chan, node) of Gaussian lines.
+
+    Arguments: velocity, 1 / (sqrt 2 deviation), flux, all (node,); then edges, first, taps.
+    """
 
     @staticmethod
     def forward(velocity: Tensor, inverse: Tensor, flux: Tensor, edges: Tensor, first: Tensor, taps: Tensor) -> Tensor:
@@ -40,6 +46,7 @@ class LineFlux(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.set_materialize_grads(False)
         ctx.save_for_forward(*inputs)
 
     @staticmethod
@@ -47,7 +54,7 @@ class LineFlux(torch.autograd.Function):
         return (*LineFluxAdjoint.apply(gradient, *ctx.saved_tensors), None, None, None)
 
     @staticmethod
-    def jvp(ctx: Any, d_velocity: Tensor, d_inverse: Tensor, d_flux: Tensor, *_: None) -> Any:
+    def jvp(ctx: Any, d_velocity: Any, d_inverse: Any, d_flux: Any, *_: Any) -> Any:
         velocity, inverse, flux, *constants = ctx.saved_tensors
         tangents = [torch.zeros_like(a) if t is None else t for a, t in zip((velocity, inverse, flux), (d_velocity, d_inverse, d_flux))]
         return LineFluxTangent.apply(*tangents, velocity, inverse, flux, *constants)
@@ -111,6 +118,7 @@ class CellGather(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs, output)
+        ctx.set_materialize_grads(False)
         ctx.save_for_forward(*inputs, output)
 
     @staticmethod
@@ -118,7 +126,7 @@ class CellGather(torch.autograd.Function):
         return (*CellGatherAdjoint.apply(gradient, *ctx.saved_tensors), None, None, None)
 
     @staticmethod
-    def jvp(ctx: Any, d_table: Any, d_real: Any, d_imaginary: Any, d_phase: Any, *_: None) -> Any:
+    def jvp(ctx: Any, d_table: Any, d_real: Any, d_imaginary: Any, d_phase: Any, *_: Any) -> Any:
         table, real, imaginary, phase, index, sign, stretch, value = ctx.saved_tensors
         tangent = torch.zeros_like(value)
         if d_table is not None:
@@ -173,6 +181,7 @@ class DiscTable(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[1:])
+        ctx.set_materialize_grads(False)
         ctx.save_for_forward(*inputs[1:])
 
     @staticmethod
@@ -180,7 +189,7 @@ class DiscTable(torch.autograd.Function):
         return DiscTableAdjoint.apply(gradient, *ctx.saved_tensors), None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, d_line: Tensor, *_: None) -> Any:
+    def jvp(ctx: Any, d_line: Tensor, *_: Any) -> Any:
         return DiscTable.apply(d_line, *ctx.saved_tensors)
 
     @staticmethod

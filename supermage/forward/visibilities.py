@@ -1,9 +1,9 @@
 """From the disc plane to visibilities: exact transform of the nodes, then smooth interpolation to where the visibilities lie.
 
-With ``a`` and ``b`` the components of the baseline along the receding major axis and (times cos i) across it, the visibility of a thin disc is
-``V = exp(-2 pi i (u x + v y)) F(a, b)``, ``F = sum_nodes L exp(-2 pi i a X) cos(2 pi b Y)``: the nodes never move. ``F`` is tabulated on a
-regular grid (two matrix products a channel) and interpolated by cubic B-splines whose taper is divided out of the matrices. The spread of the
-visibilities in a cell enters through their mean position (exactly) and their second central moments (second-order Taylor).
+With ``a`` and ``b`` the components of the baseline along the receding major axis and (times cos i) across it, the visibility of a thin
+disc is ``V = exp(-2 pi i (u x + v y)) F(a, b)``, ``F = sum_nodes L exp(-2 pi i a X) cos(2 pi b Y)``: the nodes never move. ``F`` is
+tabulated on a regular grid (two matrix products a channel) and interpolated by cubic B-splines whose taper is divided out of the matrices.
+The spread of the visibilities in a cell enters through their mean position (exactly) and their second central moments (Taylor).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from supermage.constants import ARCSEC, SPEED_OF_LIGHT_M_S
+from supermage.errors import DomainError
 from supermage.forward.disc import DiscNodes
 from supermage.forward.operators import DiscTable
 
@@ -56,7 +57,7 @@ class CellGeometry:
     @property
     def longest(self) -> float:
         """Longest baseline, cycles per arcsec."""
-        return float(np.hypot(self.position[..., 0], self.position[..., 1]).max())
+        return float(np.linalg.norm(self.position, axis=-1).max())
 
 
 def cell_geometry(
@@ -75,15 +76,25 @@ def cell_geometry(
     cell
         Cell indices (iu, iv), shape (cell, 2).
     offset_mean, offset_second
-        Mean offset from the cell's centre, m, shape (block, chan, cell, 2), and mean products (uu, uv, vv), m^2, shape (block, chan, cell, 3).
-        A channel in which all are zero or NaN holds no visibilities.
+        Mean offset from the cell's centre, m, shape (block, chan, cell, 2), and mean products (uu, uv, vv), m^2, shape
+        (block, chan, cell, 3). A channel in which all are zero or NaN holds no visibilities.
     cell_size
         m.
     reference_frequency
         Hz.
     tolerance
         Differences between channels below this fraction of a cell are dropped.
+
+    Raises
+    ------
+    DomainError
+        If no cell is occupied, or shapes do not fit.
     """
+    if not cell.size or offset_mean.shape[2:] != cell.shape or offset_second.shape != (*offset_mean.shape[:3], 3):
+        raise DomainError(
+            f"cells and moments must have shapes (cell, 2), (block, chan, cell, 2), (block, chan, cell, 3) with at least one cell, "
+            f"got {cell.shape}, {offset_mean.shape}, {offset_second.shape}"
+        )
     mean, second = np.nan_to_num(offset_mean), np.nan_to_num(offset_second)
     filled = (mean != 0).any(-1) | (second != 0).any(-1)
     count = np.maximum(filled.sum(1), 1)[..., None]
@@ -138,18 +149,19 @@ class DiscTransform(nn.Module):
         across = stretch[..., None, None] * nodes.across
         along = stretch[..., None, None] * nodes.along[:, None]
         taper_across, taper_along = np.sinc(self.step * across) ** -4, np.sinc(self.step * along) ** -4
-        self.register_buffer("across", torch.tensor(np.cos(TWO_PI * frequency[:, None] * across) * taper_across, dtype=dtype), persistent=False)
+        wave = np.cos(TWO_PI * frequency[:, None] * across) * taper_across
+        self.register_buffer("across", torch.tensor(wave, dtype=dtype), persistent=False)
         phase = TWO_PI * along * frequency
         self.register_buffer("along_cosine", torch.tensor(np.cos(phase) * taper_along, dtype=dtype), persistent=False)
         self.register_buffer("along_sine", torch.tensor(-np.sin(phase) * taper_along, dtype=dtype), persistent=False)
 
-    def forward(self, line: Float[Tensor, "block chan y side*x"], rows: int) -> Float[Tensor, "block a b part chan"]:
-        """Table of F (real and imaginary part) for the first ``rows`` values of b; ``side`` 0 is the receding half, 1 the approaching one."""
+    def forward(self, line: Float[Tensor, "block chan y column"], rows: int) -> Float[Tensor, "block a b part chan"]:
+        """Table of F (real and imaginary part) for the first ``rows`` values of b; ``side`` 0 is the receding half, 1 the other."""
         return DiscTable.apply(line, self.across[:, :, :rows], self.along_cosine, self.along_sine)
 
 
 def spline_weights(fraction: Float[Tensor, "*shape"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Cubic B-spline at the four grid points around a position, its first and its second derivative (per grid step), shapes (*shape, 4)."""
+    """Cubic B-spline at the four grid points around a position, its first and second derivative (per grid step), shapes (*shape, 4)."""
     square = fraction * fraction
     powers = torch.stack([torch.ones_like(fraction), fraction, square, square * fraction], dim=-1)
     value, first, second = (powers @ torch.tensor(_SPLINE, dtype=fraction.dtype, device=fraction.device)).split(SUPPORT, dim=-1)
@@ -169,7 +181,7 @@ class CellBasis:
 
 
 def cell_basis(position: Float[Tensor, "block cell 2"], step: float, position_angle: Tensor, inclination: Tensor) -> CellBasis:
-    """Splines at the cells' positions, given in cycles per arcsec; angles in rad. Derivatives are per (cycle per arcsec) along +a and +b."""
+    """Splines at positions in cycles per arcsec; angles in rad. Derivatives are per (cycle per arcsec) along +a and +b."""
     sine, cosine, flattening = torch.sin(position_angle), torch.cos(position_angle), torch.cos(inclination)
     major, minor = (sine, cosine), (-cosine * flattening, sine * flattening)
     u, v = position.unbind(-1)
@@ -190,7 +202,9 @@ def _outer(left: Tensor, right: Tensor) -> Tensor:
     return (left.unsqueeze(-1) * right.unsqueeze(-2)).flatten(-2)
 
 
-def _combine(basis: CellBasis, value: Tensor | None, gradient: tuple[Tensor, Tensor] | None, hessian: tuple[Tensor, Tensor, Tensor] | None) -> Tensor:
+def _combine(
+    basis: CellBasis, value: Tensor | None, gradient: tuple[Tensor, Tensor] | None, hessian: tuple[Tensor, Tensor, Tensor] | None
+) -> Tensor:
     """Weights of ``value F + g_a F_a + g_b F_b + h_aa F_aa / 2 + h_ab F_ab + h_bb F_bb / 2``, shape (block, cell, 16)."""
     (k, k1, k2), (m, m1, m2) = basis.along, basis.across
     zero = torch.zeros_like(m)
@@ -247,7 +261,7 @@ def cell_weights(
 
 
 def derivative_weights(basis: CellBasis, centre: tuple[Tensor, Tensor], order: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Real and imaginary weights of a sky derivative of ``F exp(-2 pi i u.X)``: ``order`` lists axes, 0 for u and 1 for v, one or two of them."""
+    """Real and imaginary weights of a derivative of ``F exp(-2 pi i u.X)``: ``order`` lists one or two axes, 0 for u and 1 for v."""
     directions = [(basis.major[axis], basis.minor[axis]) for axis in order]
     shape = basis.sign
     if len(order) == 1:
@@ -257,7 +271,6 @@ def derivative_weights(basis: CellBasis, centre: tuple[Tensor, Tensor], order: t
     (p, q), (x, y) = directions, (centre[order[0]], centre[order[1]])
     ones = torch.ones_like(shape)
     hessian = (2 * p[0] * q[0] * ones, (p[0] * q[1] + p[1] * q[0]) * ones, 2 * p[1] * q[1] * ones)
-    hessian = (hessian[0], hessian[1], hessian[2])
     value = -4.0 * math.pi**2 * x * y * ones
     gradient = (-TWO_PI * (x * q[0] + y * p[0]) * ones, -TWO_PI * (x * q[1] + y * p[1]) * ones)
     return _combine(basis, value, None, hessian), _combine(basis, None, gradient, None)

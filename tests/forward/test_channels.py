@@ -1,0 +1,81 @@
+"""Channel edges and the correlator's response."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from supermage.constants import CO_2_1_FREQUENCY, SPEED_OF_LIGHT
+from supermage.errors import DomainError
+from supermage.forward.channels import ChannelResponse, velocity_of
+
+FREQUENCY = 229.6e9 + 15.625e6 * np.arange(16)
+
+
+def response(**changes: object) -> ChannelResponse:
+    arguments = {"frequency": FREQUENCY[None], "topo_to_frame": np.ones(1), "rest_frequency": CO_2_1_FREQUENCY, "convention": "radio",
+                 "hanning": True, "averaging": 1, **changes}
+    positional = [arguments.pop(name) for name in ("frequency", "topo_to_frame", "rest_frequency", "convention")]
+    return ChannelResponse(*positional, **arguments)  # type: ignore[arg-type]
+
+
+def test_velocity_conventions() -> None:
+    nu = np.array([0.99, 1.0, 1.01]) * CO_2_1_FREQUENCY
+    assert velocity_of(nu, CO_2_1_FREQUENCY, "radio") == pytest.approx(SPEED_OF_LIGHT * np.array([0.01, 0.0, -0.01]))
+    assert velocity_of(nu, CO_2_1_FREQUENCY, "optical") == pytest.approx(SPEED_OF_LIGHT * (1 / np.array([0.99, 1.0, 1.01]) - 1))
+    with pytest.raises(DomainError, match="'radio' or 'optical', got 'relativistic'"):
+        velocity_of(nu, CO_2_1_FREQUENCY, "relativistic")
+
+
+@pytest.mark.parametrize("averaging", [1, 2, 4])
+@pytest.mark.parametrize("hanning", [True, False])
+@pytest.mark.parametrize("frequency", [FREQUENCY, FREQUENCY[::-1]])
+def test_constant_flux_density_is_kept(averaging: int, hanning: bool, frequency: np.ndarray) -> None:
+    channels = response(averaging=averaging, hanning=hanning, frequency=frequency[None])
+    integral = 3.0 * channels.edges
+    assert channels.matrix[0] @ integral[0] == pytest.approx(np.full(16, 3.0))
+    banded = [(channels.taps[0, c] * integral[0, start : start + channels.taps.shape[2]]).sum() for c, start in enumerate(channels.first)]
+    assert banded == pytest.approx([3.0] * 16)
+
+
+@pytest.mark.parametrize(("averaging", "expected"), [(1, [0.25, 0.5, 0.25]), (2, [0.75, 0.25])])
+def test_a_narrow_line_shows_the_response(averaging: int, expected: list[float]) -> None:
+    channels = response(averaging=averaging)
+    edge = channels.edges[0]
+    middle = edge.size // 2 if averaging == 1 else 1 + averaging * 8
+    step = np.where(np.arange(edge.size) > middle, np.sign(edge[1] - edge[0]), 0.0)
+    width = abs(edge[averaging] - edge[0])
+    got = channels.matrix[0] @ step * width
+    assert sorted(got[got > 1e-9]) == pytest.approx(sorted(expected), rel=1e-4)
+
+
+def test_emission_just_outside_the_band_leaks_in_only_with_hanning() -> None:
+    def leak(hanning: bool) -> float:
+        channels = response(hanning=hanning)
+        inside = np.sort(velocity_of(FREQUENCY + 0.5 * 15.625e6, CO_2_1_FREQUENCY, "radio"))[0]
+        line = (channels.edges[0] > inside - 10.0).astype(float)
+        return float(np.abs(channels.matrix[0] @ line).max())
+
+    assert leak(True) > 0
+    assert leak(False) == 0
+
+
+def test_blocks_are_shifted_by_their_own_factor() -> None:
+    channels = response(frequency=np.stack([FREQUENCY, FREQUENCY]), topo_to_frame=np.array([1.0, 1.0 + 1e-4]))
+    assert (channels.edges[0] - channels.edges[1]) == pytest.approx(1e-4 * SPEED_OF_LIGHT * 229.7e9 / CO_2_1_FREQUENCY, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"frequency": FREQUENCY[None] / 1e9}, "GHz passed for Hz"),
+        ({"rest_frequency": 230.538}, "GHz passed for Hz"),
+        ({"frequency": FREQUENCY[None] + 1e5 * np.arange(16) ** 2}, "evenly spaced"),
+        ({"frequency": FREQUENCY}, "shape"),
+        ({"topo_to_frame": np.ones(2)}, "one factor per block"),
+        ({"averaging": 0}, "at least 1"),
+    ],
+)
+def test_bad_axes_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(DomainError, match=message):
+        response(**changes)
