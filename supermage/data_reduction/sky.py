@@ -22,6 +22,8 @@ from supermage.errors import DomainError
 Array = NDArray[np.float64]
 
 TRANSFORM_ACCURACY = 1e-9
+FLAT_SKY = 1e-7
+"""Largest error, as a share of the flux, with which the w term is taken to first order."""
 RADIAL_EXTENT = 25.0
 """Outermost node in scale lengths: the flux beyond is 4e-10 of the whole."""
 
@@ -210,8 +212,8 @@ def channel_flux(nodes: Nodes, frequency: Array, *, width: float, to_frame: floa
 def transform(east: Array, north: Array, flux: Array, uvw: Array) -> NDArray[np.complex128]:
     """Visibilities ``sum flux exp(+2 pi i (u l + v m + w (n - 1)))``, the measurement set's own sign, shape (row,).
 
-    A type-3 non-uniform transform in u and v, exact to 1e-9 of the total flux. The w term enters to first order of its phase, which
-    is 1e-4 rad at most for sources of some arcsec: its error is below 1e-8.
+    A type-3 non-uniform transform, exact to 1e-9 of the total flux. Where the w term may enter to first order with an error below `FLAT_SKY`,
+    as for sources of some arcsec, the transform is of two dimensions; elsewhere it is of three.
 
     Parameters
     ----------
@@ -222,11 +224,20 @@ def transform(east: Array, north: Array, flux: Array, uvw: Array) -> NDArray[np.
     """
     l_cos, m_cos = east * ARCSEC, north * ARCSEC
     n_minus_1 = np.sqrt(1.0 - l_cos**2 - m_cos**2) - 1.0
-    source = np.stack([flux, flux * n_minus_1]).astype(np.complex128)
-    plane, curved = ducc0.nufft.experimental.nu2nu(
-        points_in=source, coord_in=np.stack([l_cos, m_cos], axis=1), coord_out=2 * math.pi * np.ascontiguousarray(uvw[:, :2]),
-        forward=False, epsilon=TRANSFORM_ACCURACY, nthreads=1)
+    place = np.stack([l_cos, m_cos, n_minus_1], axis=1)
+    steepest = 2 * math.pi * np.abs(uvw[:, 2]).max()
+    if 0.5 * steepest**2 * np.sum(np.abs(flux) * n_minus_1**2) > FLAT_SKY * np.sum(np.abs(flux)):
+        return _type_3(flux, place, uvw)
+    plane, curved = _type_3(np.stack([flux, flux * n_minus_1]), np.ascontiguousarray(place[:, :2]), uvw[:, :2])
     result: NDArray[np.complex128] = plane + 2j * math.pi * uvw[:, 2] * curved
+    return result
+
+
+def _type_3(source: Array, place: Array, uvw: Array) -> NDArray[np.complex128]:
+    """``sum source exp(+2 pi i uvw . place)`` for sources of shape (node,) or (set, node)."""
+    result: NDArray[np.complex128] = ducc0.nufft.experimental.nu2nu(
+        points_in=source.astype(np.complex128), coord_in=place, coord_out=2 * math.pi * np.ascontiguousarray(uvw), forward=False,
+        epsilon=TRANSFORM_ACCURACY, nthreads=1)
     return result
 
 
