@@ -212,8 +212,8 @@ def channel_flux(nodes: Nodes, frequency: Array, *, width: float, to_frame: floa
 def transform(east: Array, north: Array, flux: Array, uvw: Array) -> NDArray[np.complex128]:
     """Visibilities ``sum flux exp(+2 pi i (u l + v m + w (n - 1)))``, the measurement set's own sign, shape (row,).
 
-    A type-3 non-uniform transform, exact to 1e-9 of the total flux. Where the w term may enter to first order with an error below `FLAT_SKY`,
-    as for sources of some arcsec, the transform is of two dimensions; elsewhere it is of three.
+    A type-3 non-uniform transform, exact to 1e-9 of the total flux. Where the w term may enter to first order with an error below
+    `FLAT_SKY`, as for sources of some arcsec, the transform is of two dimensions; elsewhere it is of three.
 
     Parameters
     ----------
