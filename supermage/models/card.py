@@ -10,7 +10,8 @@ from supermage.models.training import write_atomically
 HEAD = """# nuker-mge: from a Nuker profile to Gaussians
 
 A frozen neural network that gives the weights of Gaussians with fixed widths in units of the break radius (scale-free: its inputs
-are alpha, gamma and beta - gamma). Written by `supermage train models/nuker-mge/recipe.toml`; the table below is printed by `python benchmarks/emulator.py`.
+are alpha, gamma and beta - gamma). Written by `supermage train models/nuker-mge/recipe.toml`; the table below is printed by
+`python benchmarks/emulator.py`.
 
 - Domain: alpha 0.1 - 10, gamma 0.001 - 1.2, beta - gamma 0.3 - 3, break radius 2 pc - 2 kpc; edges inclusive; refused outside.
 - Radii: 2 pc - 10 kpc. Inside 2 pc (0.001 break radii for the largest break radius) the profile goes on to about 0.03 pc without a promise.
@@ -21,7 +22,8 @@ are alpha, gamma and beta - gamma). Written by `supermage train models/nuker-mge
 - Not here: a final exact step after the network, and the original paper's own training recipe.
 
 Errors are the maximum over radii: surface density relative, 2 pc - 10 kpc; circular velocity 2 pc - 5 kpc, divided by the larger of
-v and 5 % of the curve's maximum, against direct deprojection (Abel inversion and the spheroid integral), for intrinsic axis ratios 1, 0.3 and 0.1.
+v and 5 % of the curve's maximum, against direct deprojection (Abel inversion and the spheroid integral), for intrinsic axis ratios
+1, 0.3 and 0.1.
 """
 
 

@@ -110,7 +110,7 @@ def _product_weights(abscissa: np.ndarray, step: float) -> np.ndarray:
 
 
 def gaussian_designs(
-    width_ratio: Float[Tensor, "gauss"], density_radius: Float[Tensor, "row"], mass_radius: Float[Tensor, "row"]
+    width_ratio: Float[Tensor, "gauss"], density_radius: Float[Tensor, "row"], mass_radius: Float[Tensor, "mass_row"]
 ) -> tuple[Tensor, Tensor]:
     """Surface density, and mass inside spheres, of Gaussians of unit peak: shapes (row, gauss)."""
     density = torch.exp(-0.5 * (density_radius[:, None] / width_ratio) ** 2)
@@ -136,7 +136,7 @@ class MGERows(nn.Module):
     mass_radius: Tensor
 
     def __init__(
-        self, width_ratio: Float[Tensor, "gauss"], density_radius: Float[Tensor, "row"], mass_radius: Float[Tensor, "row"]
+        self, width_ratio: Float[Tensor, "gauss"], density_radius: Float[Tensor, "row"], mass_radius: Float[Tensor, "mass_row"]
     ) -> None:
         super().__init__()
         density, mass = gaussian_designs(width_ratio, density_radius, mass_radius)

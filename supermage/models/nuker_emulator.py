@@ -26,7 +26,7 @@ FEATURES = 6
 def features(
     alpha: Float[Tensor, "*batch"], beta: Float[Tensor, "*batch"], gamma: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch feature"]:
-    """The network's inputs, about -1.5 .. 1.5: each parameter plainly and as a logarithm, because the profile changes fast at small ones."""
+    """The network's inputs, about -1.5 .. 1.5: each parameter plainly and as a logarithm, as the profile changes fast at small ones."""
     difference = beta - gamma
     columns = (
         torch.log10(alpha),

@@ -112,7 +112,7 @@ class NukerTraining:
         golden = golden_profiles()
         check_golden(emulator, golden, "the trained network")
         tensors = {key: value.detach().cpu().contiguous() for key, value in emulator.state_dict().items()}
-        write_atomically(output / WEIGHTS_FILE, save(tensors, metadata={"kind": emulator.name, "version": emulator.version}))
+        write_atomically(output / WEIGHTS_FILE, save(tensors, metadata={"model": f"{emulator.name} version {emulator.version}"}))
         description = {"kind": emulator.name, "version": emulator.version, "sha256": file_hash(output / WEIGHTS_FILE),
                        "hidden": self.options.hidden, "depth": self.options.depth, "seed": self.seed,
                        "training": self.options.model_dump(), "golden": golden}

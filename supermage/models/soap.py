@@ -14,7 +14,7 @@ State = dict[str, Tensor]
 _MOMENTUM, _MEMORY, _EPSILON = 0.95, 0.99, 1e-12
 
 
-def soap_init(matrices: list[Float[Tensor, "row column"]]) -> State:
+def soap_init(matrices: list[Float[Tensor, "_ _"]]) -> State:
     """State for a list of matrices, all zero; the first step only fills the preconditioners."""
     state: State = {}
     for number, matrix in enumerate(matrices):
@@ -27,7 +27,7 @@ def soap_init(matrices: list[Float[Tensor, "row column"]]) -> State:
 
 @torch.no_grad()
 def soap_step(
-    matrices: list[Float[Tensor, "row column"]],
+    matrices: list[Float[Tensor, "_ _"]],
     gradients: tuple[Tensor, ...],
     state: State,
     *,

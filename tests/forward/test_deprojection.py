@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import mpmath
 import numpy as np
@@ -69,7 +70,7 @@ def test_spheroid_integral_against_adaptive_quadrature(shape: tuple[float, float
 
         breaks = sorted({math.log(top) - 90, math.log(top), *(math.log(top) - math.log(ratio) + k / 4 for k in range(-8, 9) if ratio > 1)})
         cuts = [item for item in breaks if math.log(top) - 90 <= item <= math.log(top)]
-        total = sum(quad(integrand, a, b, epsrel=1e-9, limit=200)[0] for a, b in zip(cuts[:-1], cuts[1:], strict=True))
+        total = sum(quad(integrand, a, b, epsrel=1e-9, limit=200)[0] for a, b in pairwise(cuts))
         assert float(reference.force(ratio, axis_ratio)) == pytest.approx(4 * math.pi * ratio**2 * total, rel=1e-6)
 
 
