@@ -50,7 +50,7 @@ def corner(
         levels=(0.68, 0.95),
         plot_datapoints=False,
         plot_density=not small,
-        max_n_ticks=3,
+        max_n_ticks=0 if small else 3,
         hist_kwargs={"linewidth": 0.8},
         contour_kwargs={"linewidths": 0.6},
         fill_contours=not small,

@@ -13,9 +13,7 @@ def trace(axes: Axes, draws: NDArray[np.floating], *, label: str, points: int = 
     """Draw ``draws`` of shape (chain, draw), thinned evenly to at most ``points`` a chain."""
     step = max(1, draws.shape[1] // points)
     for chain, values in enumerate(draws):
-        axes.plot(
-            np.arange(draws.shape[1])[::step], values[::step], color=CHAINS[chain % len(CHAINS)], linewidth=0.4, alpha=0.8, rasterized=True
-        )
+        axes.plot(np.arange(draws.shape[1])[::step], values[::step], color=CHAINS[chain % len(CHAINS)], linewidth=0.4, alpha=0.8)
     axes.set(ylabel=label, xlim=(0, draws.shape[1]))
     axes.locator_params(axis="y", nbins=3)
     return axes

@@ -147,8 +147,13 @@ class Case:
         sphere = float(np.median(profiles.sphere_of_influence()))
         return MassFacts(
             width_ratio=mass.width_ratio,
-            span=interval(mass.draws, 0.68).width, lower_edge=low, upper_edge=high, sphere_of_influence=sphere,
-            beam=self.cubes.beam_width, at_most=sphere <= float(profiles.radius[0]) * (1 + 1e-9))
+            span=interval(mass.draws, 0.68).width,
+            lower_edge=low,
+            upper_edge=high,
+            sphere_of_influence=sphere,
+            beam=self.cubes.beam_width,
+            at_most=sphere <= float(profiles.radius[0]) * (1 + 1e-9),
+        )
 
     def residual_facts(self) -> ResidualFacts:
         """What the residuals say of the best draw."""

@@ -21,6 +21,7 @@ from supermage.report.text import axis_label, math_symbol, short_symbol
 
 MAIN_PARAMETERS = ("log10_mbh", "inclination", "PA", "intensity_rb", "gamma", "gamma_minus_beta", "systemic_velocity", "halo_log10_m200")
 CORNER_DRAWS = 20_000
+SMALL_DRAWS = 8_000
 NAMES = {"total": "total", "black_hole": "black hole", "stars": "stars", "halo": "halo"}
 COLOURS = {"total": TOTAL, "black_hole": BLACK_HOLE, "stars": STARS, "halo": HALO}
 STYLES = {"total": "-", "black_hole": "--", "stars": "-.", "halo": ":"}
@@ -130,7 +131,7 @@ def _draw_corner(case: Case, parameters: tuple[Sampled, ...], *, small: bool) ->
     figure = new_figure(PAGE, PAGE, constrained=False)
     axes = figure.subplots(n, n, squeeze=False)
     draws = np.stack([p.draws.ravel() for p in parameters], axis=1)
-    draws = draws[:: max(1, len(draws) // CORNER_DRAWS)]
+    draws = draws[:: max(1, len(draws) // (SMALL_DRAWS if small else CORNER_DRAWS))]
     truth = [p.truth for p in parameters] if case.record.truth else None
     corner(axes, draws, labels=[short_symbol(p) if small else axis_label(p) for p in parameters], truth=truth, small=small)
     edge = 0.05 if small else 0.095

@@ -29,12 +29,25 @@ CASES = {
     "marginal": lambda a: marginal(a, DRAWS.ravel(), prior=(6.0, 9.8), label="m", truth=8.0),
     "mass_interval": lambda a: mass_interval(a, DRAWS.ravel(), prior=(6.0, 9.8), tail_ess=100.0, truth=8.0),
     "noise": lambda a: noise_histogram(a, RNG.normal(size=1000)),
-    "profile": lambda a: mark_radii(profile(a, RADIUS, CURVES, label="v", tail_ess=100.0), beam=0.5, emulator=(0.05, 100.0), pc_per_arcsec=55.0),
+    "profile": lambda a: mark_radii(
+        profile(a, RADIUS, CURVES, label="v", tail_ess=100.0), beam=0.5, emulator=(0.05, 100.0), pc_per_arcsec=55.0
+    ),
     "rank": lambda a: rank(a, DRAWS, label="m"),
     "trace": lambda a: trace(a, DRAWS, label="m"),
-    "sky_map": lambda a: sky_map(a, RNG.normal(size=(32, 32)), AXIS, limits=(-1, 1), unit="Jy/beam", beam=Beam(0.5, 0.3, 30.0), contours=(1.0,)),
-    "position_velocity": lambda a: position_velocity(a, np.arange(5.0), np.arange(4.0), np.ones((4, 5)), limit=2.0, unit="Jy", systemic_velocity=1.0,
-                                                     curve=(np.arange(1.0, 3.0), np.ones(2)), beam=0.5),
+    "sky_map": lambda a: sky_map(
+        a, RNG.normal(size=(32, 32)), AXIS, limits=(-1, 1), unit="Jy/beam", beam=Beam(0.5, 0.3, 30.0), contours=(1.0,)
+    ),
+    "position_velocity": lambda a: position_velocity(
+        a,
+        np.arange(5.0),
+        np.arange(4.0),
+        np.ones((4, 5)),
+        limit=2.0,
+        unit="Jy",
+        systemic_velocity=1.0,
+        curve=(np.arange(1.0, 3.0), np.ones(2)),
+        beam=0.5,
+    ),
 }
 
 

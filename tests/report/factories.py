@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ def make_recipe(folder: Path, **model: Any) -> Recipe:
             },
         }
     )
+
+
+@lru_cache
+def default_data() -> GriddedVisibilities:
+    return make_data(make_recipe(Path()))
 
 
 def make_data(
@@ -129,7 +135,7 @@ def make_fit(
     """Write visibilities.nc and posterior.nc into ``folder``; returns the posterior's path."""
     folder.mkdir(parents=True, exist_ok=True)
     recipe = make_recipe(folder, **(model or {}))
-    gridded = gridded or make_data(recipe, **(data or {}))
+    gridded = gridded or (make_data(recipe, **data) if data else default_data())
     gridded.save(folder / "visibilities.nc")
     values = make_draws(**draws)
     shape = values["log10_mbh"].shape

@@ -24,7 +24,13 @@ def test_mass_of_a_point_is_its_mass():
     radius = np.geomspace(0.1, 1, 5)
     scale, mass = 55.0, 1e8
     velocity = np.sqrt(GRAVITATIONAL_CONSTANT * mass / (radius * scale))[None]
-    profiles = Profiles(radius=radius, pc_per_arcsec=scale, velocity={"black_hole": velocity, "stars": velocity}, surface_density=velocity,
-                        black_hole_mass=np.array([mass]), true_velocity={})
+    profiles = Profiles(
+        radius=radius,
+        pc_per_arcsec=scale,
+        velocity={"black_hole": velocity, "stars": velocity},
+        surface_density=velocity,
+        black_hole_mass=np.array([mass]),
+        true_velocity={},
+    )
     assert profiles.mass(velocity) == pytest.approx(np.full((1, 5), mass))
     assert profiles.black_hole_surface_density()[0] * np.pi * (radius * scale) ** 2 == pytest.approx(np.full(5, mass))

@@ -13,8 +13,10 @@ def sampled(draws, **changes):
     return Sampled(draws=np.asarray(draws, dtype=float).reshape(4, -1), **{**fields, **changes})
 
 
-@pytest.mark.parametrize(("error", "decimals"), [(0.123, 2), (0.0996, 2), (0.099, 3), (0.95, 2), (0.996, 1), (1.0, 1), (12.3, 0), (99.6, -1), (123.0, -1),
-                                                 (0.0, 3), (float("nan"), 3)])
+@pytest.mark.parametrize(
+    ("error", "decimals"),
+    [(0.123, 2), (0.0996, 2), (0.099, 3), (0.95, 2), (0.996, 1), (1.0, 1), (12.3, 0), (99.6, -1), (123.0, -1), (0.0, 3), (float("nan"), 3)],
+)
 def test_two_digits_of_the_error(error, decimals):
     assert decimals_of(error) == decimals
 
@@ -51,7 +53,12 @@ def test_angle_across_the_cut_is_averaged_on_the_circle():
 
 def test_where_the_truth_lies():
     draws = np.random.default_rng(2).normal(1.0, 0.1, 4000)
-    assert [row(sampled(draws, truth=t)).truth_inside for t in (1.05, 1.15, 1.25, 1.9)] == ["in 68 %", "in 95 %", "in 99.7 %", "outside 99.7 %"]
+    assert [row(sampled(draws, truth=t)).truth_inside for t in (1.05, 1.15, 1.25, 1.9)] == [
+        "in 68 %",
+        "in 95 %",
+        "in 99.7 %",
+        "outside 99.7 %",
+    ]
 
 
 def test_scientific():

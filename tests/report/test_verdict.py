@@ -36,17 +36,20 @@ def test_a_clear_black_hole_is_detected():
     assert "gamma (0.30)" not in " ".join(verdict.reasons)
 
 
-@pytest.mark.parametrize(("changes", "status"), [
-    ({"width_ratio": 0.95, "span": 2.4, "lower_edge": 1.0, "upper_edge": 1.0}, Status.UNRESOLVED),
-    ({"width_ratio": 0.6, "span": 1.5, "lower_edge": 1.4}, Status.UPPER_LIMIT),
-    ({"width_ratio": 0.5, "span": 1.3}, Status.UNRESOLVED),
-    ({"sphere_of_influence": 0.1}, Status.UNRESOLVED),
-    ({"sphere_of_influence": 0.2}, Status.DETECTED),
-    ({"upper_edge": 3.0}, Status.DO_NOT_TRUST),
-    ({"width_ratio": math.nan}, Status.UNRESOLVED),
-    ({"lower_edge": math.nan}, Status.UPPER_LIMIT),
-    ({"beam": math.nan}, Status.UNRESOLVED),
-])
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"width_ratio": 0.95, "span": 2.4, "lower_edge": 1.0, "upper_edge": 1.0}, Status.UNRESOLVED),
+        ({"width_ratio": 0.6, "span": 1.5, "lower_edge": 1.4}, Status.UPPER_LIMIT),
+        ({"width_ratio": 0.5, "span": 1.3}, Status.UNRESOLVED),
+        ({"sphere_of_influence": 0.1}, Status.UNRESOLVED),
+        ({"sphere_of_influence": 0.2}, Status.DETECTED),
+        ({"upper_edge": 3.0}, Status.DO_NOT_TRUST),
+        ({"width_ratio": math.nan}, Status.UNRESOLVED),
+        ({"lower_edge": math.nan}, Status.UPPER_LIMIT),
+        ({"beam": math.nan}, Status.UNRESOLVED),
+    ],
+)
 def test_black_hole_rules(changes, status):
     assert black_hole_status(change(MASS, **changes)) is status
 
@@ -56,8 +59,9 @@ def test_words_say_that_a_small_sphere_leans_on_the_stars():
     assert "leans on the model of the stars" in reasons
 
 
-@pytest.mark.parametrize("changes", [{"worst_r_hat": 1.05}, {"smallest_ess": 100.0}, {"declared": False}, {"worst_r_hat": math.nan},
-                                     {"smallest_ess": math.nan}])
+@pytest.mark.parametrize(
+    "changes", [{"worst_r_hat": 1.05}, {"smallest_ess": 100.0}, {"declared": False}, {"worst_r_hat": math.nan}, {"smallest_ess": math.nan}]
+)
 def test_not_converged_comes_first(changes):
     facts = change(MIXED, **changes)
     assert not has_converged(facts)
@@ -68,8 +72,17 @@ def test_not_converged_comes_first(changes):
     assert not verdict.measured
 
 
-@pytest.mark.parametrize("changes", [{"worst_channel_sigma": 7.0}, {"worst_baseline_sigma": -7.0}, {"peak": 9.0}, {"peak": math.nan},
-                                     {"chi2_per_datum": 1.2, "chi2_sigma": 40.0}, {"worst_channel_sigma": math.nan}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"worst_channel_sigma": 7.0},
+        {"worst_baseline_sigma": -7.0},
+        {"peak": 9.0},
+        {"peak": math.nan},
+        {"chi2_per_datum": 1.2, "chi2_sigma": 40.0},
+        {"worst_channel_sigma": math.nan},
+    ],
+)
 def test_structured_residuals_are_not_trusted(changes):
     facts = change(QUIET, **changes)
     assert len(structured_residuals(facts)) == 1
@@ -94,8 +107,12 @@ def test_prior_dominated():
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 
 
-@given(st.builds(MassFacts, numbers, numbers, numbers, numbers, numbers, st.floats(0.01, 10)), st.builds(ResidualFacts, *[numbers] * 6),
-       st.builds(ConvergenceFacts, numbers, st.just("a"), numbers, st.just("b"), st.booleans()), st.dictionaries(st.just("a"), numbers))
+@given(
+    st.builds(MassFacts, numbers, numbers, numbers, numbers, numbers, st.floats(0.01, 10)),
+    st.builds(ResidualFacts, *[numbers] * 6),
+    st.builds(ConvergenceFacts, numbers, st.just("a"), numbers, st.just("b"), st.booleans()),
+    st.dictionaries(st.just("a"), numbers),
+)
 def test_a_measurement_is_claimed_only_when_every_rule_allows_it(mass, residuals, convergence, ratios):
     verdict = judge(mass, residuals, convergence, ratios)
     assert verdict.measured == (verdict.status is Status.DETECTED)
