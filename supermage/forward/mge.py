@@ -86,10 +86,10 @@ class MGE:
         DomainError
             If the inclination lies outside (0, 90] deg, ``q' <= cos i`` for some Gaussian, or a radius or mass is negative.
         """
-        radius = torch.atleast_1d(as_float_tensor(radius))
+        radii = torch.atleast_1d(as_float_tensor(radius))
         angle, mass, length = (as_float_tensor(item) for item in (inclination, black_hole_mass, softening))
         require((angle > 0) & (angle <= 90), "inclination must lie in (0, 90] deg", angle)
-        require(radius >= 0, "radius must not be negative (pc)", radius)
+        require(radii >= 0, "radius must not be negative (pc)", radii)
         require(mass >= 0, "black_hole_mass must not be negative (Msun)", mass)
         require(length >= 0, "softening must not be negative (pc)", length)
         radians = torch.deg2rad(angle)
@@ -100,8 +100,8 @@ class MGE:
             self.observed_axis_ratio,
         )
         squared = circular_velocity_squared(
-            radius, self.surface_density, self.sigma, self.observed_axis_ratio, inclination_rad=radians
-        ) + point_mass_velocity_squared(radius, _column(mass), _column(length))
+            radii, self.surface_density, self.sigma, self.observed_axis_ratio, inclination_rad=radians
+        ) + point_mass_velocity_squared(radii, _column(mass), _column(length))
         return _safe_sqrt(squared)
 
 

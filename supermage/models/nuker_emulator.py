@@ -74,6 +74,8 @@ class NukerEmulator(NukerMGE):
     """
 
     name = "nuker-mge"
+    log_width: Tensor
+    spacing: Tensor
 
     def __init__(self, width_ratio: Float[Tensor, "gauss"], *, hidden: int = 128, depth: int = 3) -> None:
         super().__init__()

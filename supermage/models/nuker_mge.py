@@ -130,8 +130,8 @@ class NukerMGE(nn.Module, ABC):
         items = torch.broadcast_tensors(
             *(as_float_tensor(item) for item in (alpha, beta, gamma, break_radius, surface_density, observed_axis_ratio))
         )
-        shape = self.check_domain(*items[:3], items[3])
         scale, density, flattening = items[3:]
+        shape = self.check_domain(items[0], items[1], items[2], scale)
         require(torch.isfinite(density) & (density > 0), "surface_density must be positive and finite (Msun/pc^2)", density)
         peak = density.unsqueeze(-1) * self.weights(*shape)
         return MGE(peak, scale.unsqueeze(-1) * self.width_ratio.to(scale.dtype), flattening.unsqueeze(-1).expand(peak.shape))
