@@ -12,6 +12,7 @@ PARAMETER_NAMES = ("scale_length", "log10_mbh", "inclination", "qintr", "alpha",
                    "PA", "line_broadening", "systemic_velocity", "x", "y", "Flux")
 
 HALO_NAMES = ("halo_log10_m200", "halo_log10_c")
+GAS_NAME = "gas_index"
 
 
 def _in_hertz(least: float) -> AfterValidator:
@@ -214,6 +215,8 @@ class ModelSection(Section):
     """Name or path of the stellar mass model, see `supermage.load_model`."""
     halo: Literal["none", "nfw"] = "none"
     """Dark halo added to the mass model."""
+    gas: Literal["exponential", "stretched"] = "exponential"
+    """Gas profile: the paper's exponential, or exp(-(R/h)^n) with the parameter ``gas_index`` n."""
     likelihood: Literal["student_t", "paper"] = "student_t"
     """Student's t, or the paper's Gaussian with sigma x 2."""
     continuum: bool = True
@@ -279,11 +282,14 @@ class FitSection(Section):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> FitSection:
-        known = (*PARAMETER_NAMES, *(HALO_NAMES if self.model.halo == "nfw" else ()))
+        extra = (*(HALO_NAMES if self.model.halo == "nfw" else ()), *((GAS_NAME,) if self.model.gas == "stretched" else ()))
+        known = (*PARAMETER_NAMES, *extra)
         for table, names in (("priors", self.priors), ("sampler.start", self.sampler.start or {})):
             for name in names:
                 if name in HALO_NAMES and name not in known:
                     raise ValueError(f"{table} may name a halo's parameters only with model.halo = 'nfw', got '{name}'")
+                if name == GAS_NAME and name not in known:
+                    raise ValueError(f"{table} may name the gas index only with model.gas = 'stretched', got '{name}'")
                 if name not in known:
                     raise ValueError(f"{table} must name parameters of the model, got '{name}'{nearest_name(name, known)}")
         for name, value in (self.sampler.start or {}).items():

@@ -125,7 +125,9 @@ def direct_visibilities(
     along, across = radius * np.cos(azimuth), radius * np.sin(azimuth) * math.cos(inclination)
     east = number["x"] + along * math.sin(angle) - across * math.cos(angle)
     north = number["y"] + along * math.cos(angle) + across * math.sin(angle)
-    flux = number["Flux"] * area * np.exp(-radius / number["scale_length"]) / (2.0 * math.pi * number["scale_length"] ** 2)
+    index = number.get("gas_index", 1.0)
+    flux = number["Flux"] * area * np.exp(-((radius / number["scale_length"]) ** index))
+    flux = flux * index / (2.0 * math.pi * number["scale_length"] ** 2 * math.gamma(2.0 / index))
     if model.beam_deviation is not None:
         flux = flux * np.exp(-(east**2 + north**2) / (2.0 * model.beam_deviation**2))
     sky = np.stack([east, north], axis=-1)

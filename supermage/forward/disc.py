@@ -7,6 +7,7 @@ grid on the sky cannot do this: near the major axis of an inclined disc the velo
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,6 +112,28 @@ def exponential_disc(
     ``flux / (2 pi h^2) exp(-R / h)``; on the sky divide by cos i. Radius and scale length in arcsec, h > 0.
     """
     return torch.exp(-radius / scale_length) * (flux / (2.0 * math.pi * scale_length**2)).to(radius.dtype)
+
+
+def stretched_disc(
+    radius: Float[Tensor, "*shape"], scale_length: Float[Tensor, ""], index: Float[Tensor, ""], flux: Float[Tensor, ""]
+) -> Float[Tensor, "*shape"]:
+    """Surface brightness ``n flux / (2 pi h^2 Gamma(2/n)) exp(-(R/h)^n)`` of a face-on disc: n = 1 exponential, n >> 1 flat with an edge.
+
+    Not in the paper: HI discs are flat where CO discs are exponential. Units as :func:`exponential_disc`.
+    """
+    index = index.to(radius.dtype)
+    # the exponent is held where the profile is zero to rounding: its own gradient would overflow
+    exponent = torch.exp((index * torch.log(radius / scale_length)).clamp(max=4.5))
+    peak = flux.to(radius.dtype) * index / (2.0 * math.pi * scale_length**2 * torch.exp(torch.lgamma(2.0 / index)))
+    return torch.exp(-exponent) * peak
+
+
+def gas_disc(radius: Float[Tensor, "*shape"], theta: Mapping[str, Tensor]) -> Float[Tensor, "*shape"]:
+    """The disc that the parameters name: :func:`stretched_disc` where there is a ``gas_index``, else :func:`exponential_disc`."""
+    scale_length, flux = theta["scale_length"].to(radius.dtype), theta["Flux"].to(radius.dtype)
+    if "gas_index" in theta:
+        return stretched_disc(radius, scale_length, theta["gas_index"], flux)
+    return exponential_disc(radius, scale_length, flux)
 
 
 def sky_to_disc(

@@ -17,7 +17,7 @@ from supermage.data_reduction.grid import UVGrid
 from supermage.errors import DomainError
 from supermage.forward.channels import ChannelResponse
 from supermage.forward.cube import SkySampler, channel_flux
-from supermage.forward.disc import DiscNodes, disc_nodes, exponential_disc, line_of_sight_velocity, sky_to_disc, unresolved_variance
+from supermage.forward.disc import DiscNodes, disc_nodes, gas_disc, line_of_sight_velocity, sky_to_disc, unresolved_variance
 from supermage.forward.operators import CellGather, LineFlux
 from supermage.forward.velocity import ScaleFreeCurve, nfw_velocity_squared
 from supermage.forward.visibilities import (
@@ -86,7 +86,8 @@ class GalaxyModel(nn.Module):
 
     Notes
     -----
-    Parameters are a mapping of the names of Table 1 to 0-d tensors: see :data:`supermage.recipe.PARAMETER_NAMES`. Line-of-sight velocity is
+    Parameters are a mapping of the names of Table 1 to 0-d tensors: see :data:`supermage.recipe.PARAMETER_NAMES`. A ``gas_index`` among
+    them makes the gas a stretched exponential. Line-of-sight velocity is
     ``systemic + v_c sin i cos(azimuth)`` in the chosen convention. The disc ends at 0.7 fields of view.
     Source: Yantovski-Barth et al., section 2.3 and Table 1; ours integrates in the disc plane instead of on sky pixels.
 
@@ -291,7 +292,7 @@ class GalaxyModel(nn.Module):
         squared = self._mass_model(theta)(self.log_radius).to(self.dtype)
         velocity = _root(squared) * (torch.sin(inclination).to(self.dtype) * self.node_cosine)
         deviation = torch.sqrt(theta["line_broadening"].to(self.dtype) ** 2 + unresolved_variance(velocity))
-        flux = exponential_disc(self.node_radius, theta["scale_length"].to(self.dtype), theta["Flux"].to(self.dtype)) * self.node_area
+        flux = gas_disc(self.node_radius, theta) * self.node_area
         sides = flux.unsqueeze(1) * self._beam(theta, inclination, angle)
         systemic = (theta["systemic_velocity"] - self.reference_velocity).to(self.dtype)
         both = torch.stack([systemic + velocity, systemic - velocity], dim=1)
@@ -343,7 +344,7 @@ class GalaxyModel(nn.Module):
             along, across = sky_to_disc(east - theta["x"], north - theta["y"], angle, inclination)
             radius = torch.sqrt(along**2 + across**2 + _LEAST_SQUARE * self.grid.pixel_scale**2)
             velocity = systemic + line_of_sight_velocity(_root(mass_model(torch.log(radius * self.scale))), along, radius, inclination)
-            flux = exponential_disc(radius, theta["scale_length"], theta["Flux"]) * area / torch.cos(inclination)
+            flux = gas_disc(radius, theta) * area / torch.cos(inclination)
             if primary_beam and self.beam_deviation is not None:
                 flux = flux * torch.exp(-(east**2 + north**2) / (2 * self.beam_deviation**2))
             deviation = theta["line_broadening"].expand_as(velocity)

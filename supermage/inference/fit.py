@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,8 +32,8 @@ from supermage.recipe import FitSection, Recipe
 
 FloatArray = NDArray[np.float64]
 
-VELOCITY_PIVOT, SLOPE_PIVOT = 1.6, 1.0
-"""Radii of the pivots in scale lengths of the gas: 0.8" and 0.5" in the demo, where the velocity and its slope are measured."""
+VELOCITY_PIVOT, SLOPE_PIVOT = 0.8, 0.5
+"""Radii of the pivots in units of the gas' flux-weighted mean radius: 0.8" and 0.5" in the demo, where velocity and slope are measured."""
 
 SCAN_BATCH = 10
 """Starts scanned by one call of a process."""
@@ -176,7 +177,8 @@ def begin(workers: Workers, priors: Priors, section: FitSection, gridded: Gridde
 def choose_chart(theta: dict[str, float], priors: Priors) -> Chart:
     """Centre the circle on the best position angle, and put the pivots where the gas is."""
     cut = theta["PA"] if "PA" in priors.circular else 180.0
-    scale = max(theta["scale_length"], 1e-3)
+    index = theta.get("gas_index", 1.0)
+    scale = max(theta["scale_length"], 1e-3) * math.gamma(3.0 / index) / math.gamma(2.0 / index)
     return Chart(cut, VELOCITY_PIVOT * scale, SLOPE_PIVOT * scale, tuple(sorted(theta.items())))
 
 

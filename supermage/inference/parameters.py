@@ -52,5 +52,8 @@ NFW_HALO = (
 )
 """Added by ``halo = "nfw"``. Not in the paper; the ranges hold every halo between dwarfs and clusters."""
 
-PARAMETERS = {parameter.name: parameter for parameter in (*TABLE_1, *NFW_HALO)}
+GAS_INDEX = Parameter("gas_index", "", r"n_\mathrm{gas}", 0.3, 15.0, "index n of the gas profile exp(-(R/h)^n)")
+"""Added by ``gas = "stretched"``. Not in the paper; 1 is its exponential, large values a flat disc with an edge."""
+
+PARAMETERS = {parameter.name: parameter for parameter in (*TABLE_1, *NFW_HALO, GAS_INDEX)}
 """Every parameter by name."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from supermage.errors import RecipeError, nearest_name
-from supermage.inference.parameters import NFW_HALO, TABLE_1, Parameter
+from supermage.inference.parameters import GAS_INDEX, NFW_HALO, TABLE_1, Parameter
 from supermage.recipe import FitSection
 
 FULL_TURN = 359.0
@@ -60,14 +60,14 @@ class Priors:
 
 
 def build_priors(fit: FitSection) -> Priors:
-    """Table 1's priors (and the halo's, where there is one) under the recipe's changes.
+    """Table 1's priors (and those of a halo and a gas index, where there are) under the recipe's changes.
 
     Raises
     ------
     RecipeError
         If the recipe fixes everything. (Names and bounds are checked when a recipe is read.)
     """
-    known = TABLE_1 + (NFW_HALO if fit.model.halo == "nfw" else ())
+    known = TABLE_1 + (NFW_HALO if fit.model.halo == "nfw" else ()) + ((GAS_INDEX,) if fit.model.gas == "stretched" else ())
     free, fixed = [], {}
     for parameter in known:
         prior = fit.priors.get(parameter.name)
