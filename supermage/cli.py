@@ -108,7 +108,9 @@ def fit(recipe: RecipeArgument, *,
     if section is not None:
         _say(f"posterior: {checked.path(section.output)}")
     if not posterior.converged:
-        raise ConvergenceFailure("the fit did not converge; its posterior is kept, and its report says so in the first line")
+        found = posterior.diagnosis
+        raise ConvergenceFailure(f"the fit did not converge: worst R-hat {found.worst_rhat:.3f}, smallest effective sample size "
+                                 f"{found.smallest_ess:.0f}; its posterior is kept, and its report says so in the first line")
 
 
 @app.command()
