@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintException
+from hypothesis import settings
 from jaxtyping import _import_hook, install_import_hook
 
 
@@ -46,6 +47,10 @@ _checker.check = _check_types  # type: ignore[attr-defined]
 sys.modules[_checker.__name__] = _checker
 _import_hook._is_no_type_check = _is_left_unchecked
 install_import_hook("supermage", f"{_checker.__name__}.check")
+
+# Seeded, and no verdict by the clock: a loaded machine is no failure.
+settings.register_profile("supermage", deadline=None, derandomize=True)
+settings.load_profile("supermage")
 
 _OWN_HOME = "SUPERMAGE_TEST_HOME"
 
