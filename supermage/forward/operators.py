@@ -50,7 +50,9 @@ class LineFlux(torch.autograd.Function):
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Any, ...]:
+        if gradient is None:
+            return (None,) * 6
         return (*LineFluxAdjoint.apply(gradient, *ctx.saved_tensors), None, None, None)
 
     @staticmethod
@@ -122,7 +124,9 @@ class CellGather(torch.autograd.Function):
         ctx.save_for_forward(*inputs, output)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Any, ...]:
+        if gradient is None:
+            return (None,) * 7
         return (*CellGatherAdjoint.apply(gradient, *ctx.saved_tensors), None, None, None)
 
     @staticmethod
@@ -185,7 +189,9 @@ class DiscTable(torch.autograd.Function):
         ctx.save_for_forward(*inputs[1:])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Any, ...]:
+        if gradient is None:
+            return (None,) * 4
         return DiscTableAdjoint.apply(gradient, *ctx.saved_tensors), None, None, None
 
     @staticmethod

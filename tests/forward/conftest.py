@@ -48,7 +48,7 @@ class FewGaussians:
 
 @dataclass(frozen=True)
 class Mock:
-    """A model and the single visibilities behind its cells: baselines (block, visibility) in m, their cell, their weight in each channel."""
+    """A model and the visibilities behind its cells: baselines (block, visibility) in m, their cell, their weight in each channel."""
 
     model: GalaxyModel
     u: np.ndarray
@@ -63,15 +63,15 @@ class Mock:
         total = np.zeros((*single.shape[:2], cells), dtype=complex)
         count = np.zeros(total.shape)
         for block, channel in np.ndindex(*single.shape[:2]):
-            real, imaginary = (np.bincount(self.cell, part, cells) for part in (weighted[block, channel].real, weighted[block, channel].imag))
-            total[block, channel] = real + 1j * imaginary
+            value = weighted[block, channel]
+            total[block, channel] = np.bincount(self.cell, value.real, cells) + 1j * np.bincount(self.cell, value.imag, cells)
             count[block, channel] = np.bincount(self.cell, self.weight[block, channel], cells)
         return total / count
 
 
 def build_mock(*, channels: int = 12, width: float = 52e6, n_pixel: int = 32, pixel_scale: float = 0.24, reach: float = 22.0,
                spread: float = 1.0, flagged: bool = False, blocks: int = 2, seed: int = 3, **options: Any) -> Mock:
-    """Cells within ``reach`` of the origin, 1 - 11 visibilities in each, offsets uniform over ``spread`` cells; ``flagged``: uneven flags."""
+    """Cells within ``reach`` of the origin, 1 - 11 visibilities in each, offsets uniform over ``spread`` cells; or unevenly flagged."""
     grid = UVGrid(n_pixel, pixel_scale, 229.58e9)
     rng = np.random.default_rng(seed)
     iu, iv = np.meshgrid(np.arange(n_pixel // 2 + 1), np.arange(-n_pixel // 2, n_pixel // 2), indexing="ij")

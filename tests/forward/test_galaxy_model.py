@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from supermage.constants import ARCSEC, GRAVITATIONAL_CONSTANT, SPEED_OF_LIGHT_M_S, pc_per_arcsec
+from supermage.constants import ARCSEC, CO_2_1_FREQUENCY, GRAVITATIONAL_CONSTANT, SPEED_OF_LIGHT_M_S, pc_per_arcsec
+from supermage.data_reduction import sky
 from supermage.errors import DomainError
 from supermage.forward.direct import direct_visibilities, transform
 from supermage.forward.mge import MGE
 from supermage.forward.velocity import nfw_velocity_squared
+from supermage.models.nuker_mge import NukerSolve
 
 Theta = Callable[..., dict[str, torch.Tensor]]
 Make = Callable[..., object]
@@ -59,7 +61,10 @@ def test_uneven_flags_are_followed(make_mock: Make, theta: Theta) -> None:
     assert relative(flagged.model.visibilities(theta()).numpy(), oracle(flagged, theta(), rings=160, azimuths=768)) < 4e-3
 
 
-@pytest.mark.parametrize("mutation", ["sign of u", "east and north swapped", "receding side", "conjugate", "no beam", "beam twice", "no offset"])
+MUTATIONS = ["sign of u", "east and north swapped", "receding side", "conjugate", "no beam", "beam twice", "no offset"]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
 def test_mutations_are_caught(make_mock: Make, theta: Theta, mutation: str) -> None:
     beam = {"dish_diameter": 40.0} if "beam" in mutation else {}
     mock = make_mock(channels=8, width=80e6, spread=0.3, **beam)
@@ -167,8 +172,9 @@ def test_single_precision_is_enough(make_mock: Make, theta: Theta) -> None:
     assert float(((gradient(single) - gradient(double)) / scale).abs().max()) < 1e-3
 
 
-CORNERS = [{}, {"inclination": 89.0, "line_broadening": 0.1, "log10_mbh": 9.79}, {"scale_length": 1e-6}, {"scale_length": 10.0, "break_r": 0.41},
-           {"alpha": 0.1, "gamma": 1.2, "gamma_minus_beta": -3.0, "qintr": 0.1, "intensity_rb": 1.0}, {"x": -1.0, "y": 1.0, "PA": 0.0}]
+CORNERS = [{}, {"inclination": 89.0, "line_broadening": 0.1, "log10_mbh": 9.79}, {"scale_length": 1e-6},
+           {"scale_length": 10.0, "break_r": 0.41}, {"x": -1.0, "y": 1.0, "PA": 0.0},
+           {"alpha": 0.1, "gamma": 1.2, "gamma_minus_beta": -3.0, "qintr": 0.1, "intensity_rb": 1.0}]
 
 
 @pytest.mark.parametrize("changes", CORNERS)
@@ -204,16 +210,30 @@ def test_halo(make_mock: Make, theta: Theta) -> None:
     model = make_mock(halo="nfw", channels=4, width=150e6, reach=4.0).model
     parameters = {**theta(), "halo_log10_m200": torch.tensor(12.0), "halo_log10_c": torch.tensor(1.0)}
     radius = torch.tensor([1.0, 3.0], dtype=torch.float64)
-    expected = nfw_velocity_squared(radius * pc_per_arcsec(11.4), torch.tensor(1e12, dtype=torch.float64), torch.tensor(10.0, dtype=torch.float64))
+    mass, concentration = (torch.tensor(item, dtype=torch.float64) for item in (1e12, 10.0))
+    expected = nfw_velocity_squared(radius * pc_per_arcsec(11.4), mass, concentration)
     assert (model.circular_velocity(parameters, radius, "halo") ** 2).numpy() == pytest.approx(expected.numpy(), rel=1e-6)
     assert bool((model.circular_velocity(parameters, radius) > model.circular_velocity(parameters, radius, "stars")).all())
     assert bool(torch.isfinite(torch.view_as_real(model.visibilities(parameters))).all())
 
 
+def test_the_independent_sky_of_the_simulator(make_mock: Make, theta: Theta) -> None:
+    truth = {name: float(value) for name, value in theta().items()}
+    mock = make_mock(emulator=NukerSolve(), channels=8, width=80e6, spread=0.5, blocks=1)
+    nodes = sky.disc_nodes(truth, 11.4, radii=160, azimuths=512)
+    nu = mock.model.channels.frequency[0]
+    line = sky.channel_flux(nodes, nu, width=80e6, to_frame=1 + 2e-5, rest_frequency=CO_2_1_FREQUENCY, line_broadening=10.0)
+    line = line * sky.primary_beam(nodes.east, nodes.north, float(nu.mean()), 12.0)
+    uvw = np.stack([mock.u[0], mock.v[0], np.zeros_like(mock.u[0])], axis=-1)
+    single = np.stack([sky.transform(nodes.east, nodes.north, line[k], uvw * f / SPEED_OF_LIGHT_M_S) for k, f in enumerate(nu)])
+    assert relative(mock.model.visibilities(theta()).numpy(), np.conj(mock.averaged(single[None]))) < 4e-3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"distance": -1.0}, "distance must be positive"), ({"halo": "isothermal"}, "'none' or 'nfw'"), ({"dish_diameter": 0.0}, "dish_diameter"),
-     ({"rest_frequency": 230.538}, "GHz passed for Hz"), ({"convention": "optic"}, "'radio' or 'optical'")],
+    [({"distance": -1.0}, "distance must be positive"), ({"halo": "isothermal"}, "'none' or 'nfw'"),
+     ({"dish_diameter": 0.0}, "dish_diameter"), ({"rest_frequency": 230.538}, "GHz passed for Hz"),
+     ({"convention": "optic"}, "'radio' or 'optical'")],
 )
 def test_bad_settings_are_refused(make_mock: Make, options: dict[str, object], message: str) -> None:
     with pytest.raises(DomainError, match=message):
@@ -221,7 +241,8 @@ def test_bad_settings_are_refused(make_mock: Make, options: dict[str, object], m
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"), [({"scale_length": 0.0}, "scale_length must be positive"), ({"inclination": 90.0}, r"inclination must lie in \[0, 90\)")]
+    ("changes", "message"),
+    [({"scale_length": 0.0}, "scale_length must be positive"), ({"inclination": 90.0}, r"inclination must lie in \[0, 90\)")],
 )
 def test_bad_parameters_are_refused(mock, theta: Theta, changes: dict[str, float], message: str) -> None:
     for method in (mock.model.visibilities, mock.model.cube):

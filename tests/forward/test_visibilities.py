@@ -11,7 +11,15 @@ import torch
 from supermage.constants import ARCSEC, SPEED_OF_LIGHT_M_S
 from supermage.errors import DomainError
 from supermage.forward.disc import disc_nodes
-from supermage.forward.visibilities import DiscTransform, cell_basis, cell_geometry, cell_weights, derivative_weights, interpolate, spline_weights
+from supermage.forward.visibilities import (
+    DiscTransform,
+    cell_basis,
+    cell_geometry,
+    cell_weights,
+    derivative_weights,
+    interpolate,
+    spline_weights,
+)
 
 
 def test_splines_sum_to_one_and_differentiate() -> None:
@@ -30,7 +38,8 @@ def test_geometry_from_moments() -> None:
     rng = np.random.default_rng(7)
     offset = rng.uniform(-5, 5, (6, 2))
     mean = np.broadcast_to(offset.mean(0), (1, 3, 1, 2)).copy()
-    second = np.broadcast_to([(offset[:, 0] ** 2).mean(), (offset[:, 0] * offset[:, 1]).mean(), (offset[:, 1] ** 2).mean()], (1, 3, 1, 3)).copy()
+    products = np.stack([offset[:, 0] ** 2, offset[:, 0] * offset[:, 1], offset[:, 1] ** 2], axis=-1)
+    second = np.broadcast_to(products.mean(0), (1, 3, 1, 3)).copy()
     mean[:, 1], second[:, 1] = np.nan, np.nan
     geometry = cell_geometry(np.array([[3, -2]]), mean, second, cell_size=11.0, reference_frequency=230e9)
     scale = 230e9 / SPEED_OF_LIGHT_M_S * ARCSEC
