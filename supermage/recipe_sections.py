@@ -234,7 +234,7 @@ class ModelSection(Section):
 class SamplerSection(Section):
     """Starts, warm-up and draws. ``kernel`` names a kernel of ``supermage.inference.kernels``."""
 
-    kernel: str = "mala"
+    kernel: str = "persistent-mala"
     """Name of the kernel."""
     chains: Annotated[int, Field(ge=2)] = 4
     """Independent chains."""
@@ -244,18 +244,20 @@ class SamplerSection(Section):
     """Random starts of the search for optima."""
     optima: Annotated[int, Field(ge=1)] = 4
     """Optima around which chains start."""
-    warmup: tuple[int, ...] = (200, 300, 500)
+    warmup: tuple[int, ...] = (200, 300, 300)
     """Steps in each warm-up stage; the metric is renewed after each."""
-    draws: Annotated[int, Field(ge=1)] = 2000
+    draws: Annotated[int, Field(ge=1)] = 4000
     """Draws kept of each chain."""
     segment: Annotated[int, Field(ge=1)] = 250
     """Draws between checkpoints."""
+    metric_points: Annotated[int, Field(ge=1)] = 32
+    """Positions of the chains over which the Fisher matrix is averaged to a metric."""
     ridge_frac: Annotated[float, Field(ge=0)] = 1e-6
     """Ridge of the metric as a share of its diagonal's median (Yantovski-Barth et al., Appendix C.1)."""
     ridge_min: Annotated[float, Field(ge=0)] = 1e-10
     """Least ridge."""
-    target_acceptance: Annotated[float, Field(gt=0, lt=1)] = 0.574
-    """Acceptance that the step size is tuned to."""
+    target_acceptance: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Acceptance that the step size is tuned to; where not given the kernel's own: 0.574 (mala), 0.8 (hmc), 0.9 (persistent-mala)."""
     overdispersion: Positive = 3.0
     """Spread of the starts in widths of the Laplace approximation."""
     seed: int = 1

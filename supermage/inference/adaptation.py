@@ -16,12 +16,12 @@ SHRINKAGE, DELAY, DECAY = 0.05, 10.0, 0.75
 
 
 class DualAverage(NamedTuple):
-    """State of the adaptation: log step in use, its running average, mean error of the acceptance, count, and the point of attraction."""
+    """State of the adaptation: log step in use, its running average, mean error of the acceptance, updates, and the point of attraction."""
 
     log_step: PerChain
     log_average: PerChain
     error: PerChain
-    count: PerChain
+    updates: PerChain
     attraction: PerChain
 
 
@@ -34,7 +34,7 @@ def start_dual_average(step_size: PerChain) -> DualAverage:
 
 def update_dual_average(state: DualAverage, acceptance: PerChain, target: float) -> DualAverage:
     """One update with the acceptance probability of the last step."""
-    count = state.count + 1.0
+    count = state.updates + 1.0
     weight = 1.0 / (count + DELAY)
     error = (1.0 - weight) * state.error + weight * (target - acceptance)
     log_step = state.attraction - torch.sqrt(count) / SHRINKAGE * error

@@ -37,8 +37,8 @@ def from_dict(groups: Mapping[str, Mapping[str, NDArray[Any]]], *, attributes: M
     """InferenceData from groups such as ``posterior`` and ``sample_stats`` of (chain, draw, ...) arrays."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        data = arviz.from_dict(**{name: dict(group) for name, group in groups.items() if not name.startswith("warmup_")},
-                               save_warmup=True, **{name: dict(group) for name, group in groups.items() if name.startswith("warmup_")})
+        members: dict[str, Any] = {name: dict(group) for name, group in groups.items()}
+        data = arviz.from_dict(**members, save_warmup=True)
     for group in data.groups():
         # creation time and inference library would make two equal runs differ
         data[group].attrs.clear()

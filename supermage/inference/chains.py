@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from supermage.errors import SupermageError
 from supermage.inference import langevin
 from supermage.inference.adaptation import DualAverage, final_step, start_dual_average, update_dual_average
 from supermage.inference.langevin import KERNELS, State, draw_numbers
+from supermage.inference.metric import add_ridge, factor_of_precision
 from supermage.inference.model import Chart, GalaxyFit, PosteriorTarget
 
 Result = TypeVar("Result")
@@ -41,24 +42,31 @@ class Chain:
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """The inverse of `arrays`."""
         tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-        return cls(State(*(tensors[f"state.{k}"] for k in State._fields)), DualAverage(*(tensors[f"dual.{k}"] for k in DualAverage._fields)),
-                   tensors["generator"])
+        return cls(
+            State(*(tensors[f"state.{k}"] for k in State._fields)),
+            DualAverage(*(tensors[f"dual.{k}"] for k in DualAverage._fields)),
+            tensors["generator"],
+        )
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Work for one chain: so many steps of a kernel with a metric factor; ``adapting`` tunes the step size on the way."""
+    """Work for one chain: so many steps of a kernel with a metric factor.
+
+    ``adapting`` tunes the step size on the way, to ``target_acceptance`` or the kernel's own.
+    """
 
     chain: Chain
     kernel: str
     factor: Tensor
     n_steps: int
     adapting: bool
+    target_acceptance: float | None = None
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a segment brought: positions z and parameters, shape (step, param); log density of z and of the parameters, acceptance and step size."""
+    """What a segment brought: positions z and parameters, (step, param); log density of z and of the parameters, acceptance, step size."""
 
     chain: Chain
     z: NDArray[np.float64]
@@ -97,6 +105,7 @@ def run_segment(target: Target, segment: Segment) -> Drawn:
     """Run a segment; a pure function of the segment. With ``adapting`` false the step size is the adaptation's average, frozen."""
     kernel = KERNELS[segment.kernel]
     state, dual = segment.chain.state, segment.chain.dual
+    aim = kernel.target_acceptance if segment.target_acceptance is None else segment.target_acceptance
     generator = torch.Generator()
     generator.set_state(segment.chain.generator)
     n, dimension = segment.n_steps, state.position.shape[1]
@@ -107,14 +116,22 @@ def run_segment(target: Target, segment: Segment) -> Drawn:
         step_size = torch.exp(dual.log_step) if segment.adapting else final_step(dual)
         state, info = kernel.step(target, state, segment.factor, step_size, draw_numbers([generator], dimension))
         if segment.adapting:
-            dual = update_dual_average(dual, info.acceptance, kernel.target_acceptance)
+            dual = update_dual_average(dual, info.acceptance, aim)
         gradients += info.gradients
         z[k] = state.position[0]
         theta[k], log_jacobian[k] = target.parameters(state.position[0])
         log_density[k], acceptance[k], steps[k] = state.log_density[0], info.acceptance[0], step_size[0]
     chain = Chain(state, dual, generator.get_state())
-    return Drawn(chain, z.numpy(), theta.numpy(), log_density.numpy(), (log_density - log_jacobian).numpy(), acceptance.numpy(), steps.numpy(),
-                 gradients)
+    return Drawn(
+        chain,
+        z.numpy(),
+        theta.numpy(),
+        log_density.numpy(),
+        (log_density - log_jacobian).numpy(),
+        acceptance.numpy(),
+        steps.numpy(),
+        gradients,
+    )
 
 
 class Problem:
@@ -201,9 +218,25 @@ def segment_in_chart(problem: Problem, chart: Chart, segment: Segment) -> Drawn:
     return run_segment(problem.target(chart), segment)
 
 
+def approach_in_chart(problem: Problem, chart: Chart, segment: Segment) -> Drawn:
+    """`run_segment` with the Fisher matrix of where the chain is as its metric: to come from a far start to the bulk, never for draws."""
+    target = problem.target(chart)
+    precision = target.fisher(segment.chain.state.position[0])
+    if bool(torch.isfinite(precision).all()):
+        momentum = torch.zeros_like(segment.chain.state.momentum)
+        chain = replace(segment.chain, state=segment.chain.state._replace(momentum=momentum))
+        segment = replace(segment, chain=chain, factor=factor_of_precision(add_ridge(precision)))
+    return run_segment(target, segment)
+
+
 def fisher_in_chart(problem: Problem, chart: Chart, z: Tensor) -> Tensor:
     """The Fisher matrix at z in a chart's coordinates; for `Workers.map`."""
     return problem.target(chart).fisher(z)
+
+
+def place_in_chart(problem: Problem, chart: Chart, chain: Chain, position: Tensor) -> Chain:
+    """The same chain, its generator and adaptation kept, at another position (param,); for `Workers.map`."""
+    return replace(chain, state=langevin.init(problem.target(chart), position[None]))
 
 
 def chain_in_chart(problem: Problem, chart: Chart, position: Tensor, step_size: float, seed: int, number: int) -> Chain:

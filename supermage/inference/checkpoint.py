@@ -82,7 +82,8 @@ class CheckpointStore:
         """
         buffer = io.BytesIO()
         header = json.dumps({"fingerprint": self.fingerprint, "notes": dict(notes)}).encode()
-        np.savez(buffer, **{"header": np.frombuffer(header, dtype=np.uint8), **arrays})
+        members: dict[str, Any] = {"header": np.frombuffer(header, dtype=np.uint8), **arrays}
+        np.savez(buffer, **members)
         body = buffer.getvalue()
         content = MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
         try:
@@ -111,7 +112,9 @@ class CheckpointStore:
                 continue
             arrays, header = content
             if header["fingerprint"] != self.fingerprint:
-                raise CheckpointError(f"a checkpoint must belong to this recipe, data and version, got {path} of another: remove it to start afresh")
+                raise CheckpointError(
+                    f"a checkpoint must belong to this recipe, data and version, got {path} of another: remove it to start afresh"
+                )
             return arrays, header["notes"]
         if found:
             raise CheckpointError(f"a checkpoint must be whole, got damaged files in {self.folder}: remove them to start afresh")

@@ -3,10 +3,17 @@
 A uniform prior becomes a unit normal under ``theta = lo + (hi - lo) Phi(z)``, so that Fisher matrix plus unit matrix is the natural metric.
 Two parameters that the data pin only in combination are replaced by what is measured (pivots):
 
-- ``u1 = log10 v_star^2(R1)`` in place of ``intensity_rb``, linear in it: ``u1 = intensity_rb + f(others)``;
-- ``u2 = gamma + (beta - gamma) x^alpha / (1 + x^alpha)``, x = R2 / r_b, the local slope, in place of ``gamma``: ``u2 = gamma + g(others)``.
+- ``u1 = log10 v_star^2(R1) + log10(1 + q1)`` in place of ``intensity_rb``, linear in it: ``u1 = intensity_rb + f(others)``;
+- ``u2 = gamma + (beta - gamma) x^alpha / (1 + x^alpha) + (2 - s) q2``, x = R2 / r_b, in place of ``gamma``: ``u2 = gamma + g(others)``.
+
+The first terms are what the stars do at R1 and R2. What the gas shows is stars and black hole together: q is the black hole's v^2 over that
+of the stars at the optimum, so that at fixed u1 and u2 the total velocity and the slope of the total stay as they are near it when the mass
+changes (a point mass rotates as a surface density of slope 2 would, and s is that of the total at the optimum).
 
 Both are triangular. The bounds are kept by a smooth bijection of the line onto the prior's interval, `softbox`, never by rejection.
+
+The black hole's mass acts through v^2, so what the data know of log10 M grows as M^2: the posterior has a sharp flank and a flat tail of
+masses too small to be seen. `Stretch` lengthens its coordinate where the data speak, so that one step size suits both.
 """
 
 from __future__ import annotations
@@ -68,6 +75,54 @@ def probit_inverse(theta: Scalar, lower: float, upper: float) -> Scalar:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """``t = z + (r - 1 - log((1 + r) / 2)) / k`` with ``r = sqrt(1 + e^(2 k (z - knee)))``, whose derivative is r: 1 far below the knee.
+
+    Were the Fisher information about z ``e^(2 k (z - knee))``, information and unit normal prior together would be 1 everywhere in t.
+
+    Attributes
+    ----------
+    rate
+        k: half the rate at which the information's logarithm grows.
+    knee
+        z at which the data know as much as the prior.
+    """
+
+    rate: float
+    knee: float
+
+    @classmethod
+    def of_mass(cls, log_mass: float, lower: float, upper: float, information: float) -> Stretch | None:
+        """For information ``~ M^2`` that is ``information`` at ``log_mass``, prior uniform in log10 M; None where the data say little."""
+        if not information > 1.0:
+            return None
+        z = probit_inverse(torch.tensor(log_mass, dtype=torch.float64), lower, upper)
+        rate = math.log(10.0) * math.exp(float(probit(z, lower, upper)[1]))
+        return cls(rate, float(z) - 0.5 * math.log(information) / rate)
+
+    def slope(self, z: Scalar) -> Scalar:
+        """``dt / dz``."""
+        return torch.sqrt(1.0 + torch.exp(2.0 * self.rate * (z - self.knee)))
+
+    def forward(self, z: Scalar) -> Scalar:
+        """The coordinate t of z."""
+        r = self.slope(z)
+        return z + (r - 1.0 - torch.log(0.5 * (1.0 + r))) / self.rate
+
+    def inverse(self, t: Scalar) -> Scalar:
+        """The z of t by Newton's method; the last step carries the derivative."""
+        k, fixed = self.rate, t.detach()
+        z = torch.where(fixed < self.knee, fixed, self.knee + torch.log1p(k * (fixed - self.knee).clamp(min=0.0)) / k)
+        for _ in range(NEWTON_STEPS):
+            z = z - (self.forward(z) - fixed) / self.slope(z)
+        return z - (self.forward(z) - t) / self.slope(z)
+
+
+NEWTON_STEPS = 6
+"""Enough for 1e-13 over 12 widths on both sides of the knee."""
+
+
+@dataclass(frozen=True)
 class Pivots:
     """Radii at which the velocity and the slope of the stars replace ``intensity_rb`` and ``gamma``.
 
@@ -79,12 +134,24 @@ class Pivots:
         ``theta -> log10 v_star^2(R1)``; theta holds every parameter. Adding 1 to ``intensity_rb`` must add 1.
     reference
         Values of every parameter near which the new coordinates are centred.
+    black_hole
+        q1 and q2 there: v^2 of the black hole over that of the stars at R1 and R2.
     """
 
     velocity_radius: float
     slope_radius: float
     log_velocity_squared: Callable[[Theta], Tensor] = field(repr=False)
     reference: Mapping[str, float]
+    black_hole: tuple[float, float] = (0.0, 0.0)
+
+    def mass_terms(self, theta: Theta) -> tuple[Tensor, Tensor]:
+        """What the black hole adds to u1 and to u2."""
+        q1, q2 = self.black_hole
+        relative = 10.0 ** (theta["log10_mbh"] - self.reference["log10_mbh"])
+        reference = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.reference.items()}
+        stars = reference["gamma"] + slope_offset(reference, self.slope_radius)
+        total = (stars + 2.0 * q2) / (1.0 + q2)
+        return torch.log10(1.0 + q1 * relative), (2.0 - total) * q2 * relative
 
 
 def slope_offset(theta: Theta, radius: float) -> Scalar:
@@ -103,14 +170,17 @@ class Coordinates:
         None keeps every parameter in its own probit coordinate.
     cut
         Centre of the circle's chart, deg, for a position angle whose prior is the whole circle; the cut lies opposite.
+    stretch
+        Of the coordinate of ``log10_mbh``, where it is free.
     """
 
-    def __init__(self, priors: Priors, *, pivots: Pivots | None = None, cut: float = 180.0) -> None:
+    def __init__(self, priors: Priors, *, pivots: Pivots | None = None, cut: float = 180.0, stretch: Stretch | None = None) -> None:
         self.priors = priors
         self.pivots = pivots
         self.cut = cut
         self.names = priors.names
         self._index = {name: i for i, name in enumerate(self.names)}
+        self._stretch = {} if stretch is None else {"log10_mbh": stretch}
         self._bounds = {p.name: (p.lower, p.upper) for p in priors.free}
         for name in priors.circular:
             self._bounds[name] = (cut - 180.0, cut + 180.0)
@@ -134,7 +204,11 @@ class Coordinates:
         log_jacobian = z.new_zeros(())
         for name, i in self._index.items():
             if name not in self._pivoted:
-                theta[name], slope = probit(z[i], *self._bounds[name])
+                here = z[i]
+                if name in self._stretch:
+                    here = self._stretch[name].inverse(here)
+                    log_jacobian = log_jacobian - torch.log(self._stretch[name].slope(here))
+                theta[name], slope = probit(here, *self._bounds[name])
                 log_jacobian = log_jacobian + slope
         for name in self._pivoted:
             lower, upper = self._bounds[name]
@@ -159,7 +233,18 @@ class Coordinates:
             else:
                 value = lower + torch.remainder(full[name] - lower, 360.0) if name in self.priors.circular else full[name]
                 z[i] = probit_inverse(value, lower, upper)
+                if name in self._stretch:
+                    z[i] = self._stretch[name].forward(z[i])
         return z
+
+    def prior_precision(self, z: Float[Tensor, "param"]) -> Float[Tensor, "param"]:
+        """Inverse variance of the prior in each coordinate: 1 where it is a unit normal (the pivots' to the second moment)."""
+        precision = torch.ones_like(z)
+        for name, stretch in self._stretch.items():
+            if name in self._index:
+                i = self._index[name]
+                precision[i] = stretch.slope(stretch.inverse(z[i])) ** -2
+        return precision
 
     def vector(self, theta: Theta) -> Float[Tensor, "param"]:
         """The free parameters of theta as a vector."""
@@ -170,8 +255,9 @@ class Coordinates:
         return self.to_theta(z)[1] - sum(math.log(p.upper - p.lower) for p in self.priors.free)
 
     def _offset(self, name: str, theta: Theta) -> Tensor:
-        assert self.pivots is not None  # noqa: S101 - an internal invariant
+        assert self.pivots is not None
+        velocity_term, slope_term = self.pivots.mass_terms(theta)
         if name == "gamma":
-            return slope_offset(theta, self.pivots.slope_radius)
+            return slope_offset(theta, self.pivots.slope_radius) + slope_term
         neutral = {**theta, "intensity_rb": torch.zeros_like(theta["alpha"])}
-        return self.pivots.log_velocity_squared(neutral)
+        return self.pivots.log_velocity_squared(neutral) + velocity_term

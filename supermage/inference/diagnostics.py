@@ -87,11 +87,18 @@ def diagnose_parameter(draws: FloatArray, parameter: Parameter, *, circular: boo
     mean_error = deviation / np.sqrt(ess(values, method="mean")) if deviation > 0 else 0.0
     edges = [float(np.mean(s)) for s in (draws < parameter.lower + EDGE_SHARE * width, draws > parameter.upper - EDGE_SHARE * width)]
     lower, upper = (0.0, 0.0) if circular else edges
-    return ParameterDiagnosis(rhat(values), bulk, ess(values, method="tail"), float(mean_error), lower, upper, deviation / (width / np.sqrt(12.0)))
+    return ParameterDiagnosis(
+        rhat(values), bulk, ess(values, method="tail"), float(mean_error), lower, upper, deviation / (width / np.sqrt(12.0))
+    )
 
 
-def diagnose(draws: Mapping[str, FloatArray], parameters: tuple[Parameter, ...], *, circular: tuple[str, ...] = (),
-             acceptance: FloatArray | None = None) -> Diagnosis:
+def diagnose(
+    draws: Mapping[str, FloatArray],
+    parameters: tuple[Parameter, ...],
+    *,
+    circular: tuple[str, ...] = (),
+    acceptance: FloatArray | None = None,
+) -> Diagnosis:
     """Diagnose every parameter of a fit.
 
     Parameters

@@ -9,7 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from supermage.data_reduction.gridded import GriddedVisibilities, open_visibilit
 from supermage.errors import DataError, RecipeError, SupermageError
 from supermage.inference.chains import Workers, chain_in_chart
 from supermage.inference.checkpoint import CheckpointStore, fingerprint
+from supermage.inference.coordinates import Stretch
 from supermage.inference.langevin import KERNELS
 from supermage.inference.metric import add_ridge, factor_of_precision
 from supermage.inference.model import Chart, GalaxyFit, build_model
@@ -61,8 +62,9 @@ def _section(recipe: Recipe) -> FitSection:
     return recipe.fit
 
 
-def fit(recipe: Recipe, *, resume: bool = True, progress: Progress | None = None,
-        factory: Callable[[], GalaxyFit] | None = None) -> Posterior:
+def fit(
+    recipe: Recipe, *, resume: bool = True, progress: Progress | None = None, factory: Callable[[], GalaxyFit] | None = None
+) -> Posterior:
     """Fit a galaxy: starts, warm-up, draws. Checkpointed after every segment beside the output.
 
     Parameters
@@ -157,11 +159,11 @@ def begin(workers: Workers, priors: Priors, section: FitSection, gridded: Gridde
         number = sampler.starts - sampler.starts // 3 if generation == 0 else sampler.starts // 3
         starts = draw_starts(fit_here, number, rng, search) if generation == 0 else vary_starts(fit_here, scanned, number, rng)
         starts = [{**start, **(sampler.start or {})} for start in starts]
-        for found in workers.map(scan, [(starts[k:k + SCAN_BATCH],) for k in range(0, number, SCAN_BATCH)]):
+        for found in workers.map(scan, [(starts[k : k + SCAN_BATCH],) for k in range(0, number, SCAN_BATCH)]):
             scanned += found
             progress.advance(len(found))
     progress.done(f"best log likelihood {max(value for value, _ in scanned):.1f}")
-    best = [start for _, start in sorted(scanned, key=lambda pair: -pair[0])[:2 * sampler.optima]]
+    best = [start for _, start in sorted(scanned, key=lambda pair: -pair[0])[: 2 * sampler.optima]]
     progress.start("climbs", len(best))
     climbed = workers.map(polish, [(Chart(cut=start.get("PA", 180.0)), start, 40) for start in best])
     progress.advance(len(best))
@@ -170,6 +172,7 @@ def begin(workers: Workers, priors: Priors, section: FitSection, gridded: Gridde
         raise SupermageError("a fit needs a start where the model is finite, got none")
     progress.done(f"log posterior {', '.join(f'{value:.1f}' for _, value in climbed)}")
     chart = choose_chart(climbed[0][0], priors)
+    chart = stretch_mass(chart, workers.map(optimum_in_chart, [(chart, climbed[0][0], 15)])[0], climbed[0][0], priors)
     optima = merge(workers.map(optimum_in_chart, [(chart, theta, 15) for theta, value in climbed if value > climbed[0][1] - 40.0]))
     return _set_out(workers, chart, optima, sampler, rng)
 
@@ -180,6 +183,17 @@ def choose_chart(theta: dict[str, float], priors: Priors) -> Chart:
     index = theta.get("gas_index", 1.0)
     scale = max(theta["scale_length"], 1e-3) * math.gamma(3.0 / index) / math.gamma(2.0 / index)
     return Chart(cut, VELOCITY_PIVOT * scale, SLOPE_PIVOT * scale, tuple(sorted(theta.items())))
+
+
+def stretch_mass(chart: Chart, optimum: Optimum, theta: dict[str, float], priors: Priors) -> Chart:
+    """Stretch the coordinate of the black hole's mass by what the data know of it at an optimum, the other parameters left free."""
+    free = {p.name: p for p in priors.free}
+    if "log10_mbh" not in free:
+        return chart
+    i = priors.names.index("log10_mbh")
+    information = 1.0 / float(torch.linalg.inv(optimum.precision)[i, i]) - 1.0
+    stretch = Stretch.of_mass(theta["log10_mbh"], free["log10_mbh"].lower, free["log10_mbh"].upper, information)
+    return chart if stretch is None else replace(chart, stretch=(stretch.rate, stretch.knee))
 
 
 def _set_out(workers: Workers, chart: Chart, optima: list[Optimum], sampler: Any, rng: np.random.Generator) -> Run:
@@ -195,7 +209,9 @@ def _fingerprint(recipe: Recipe, gridded: GriddedVisibilities) -> str:
     section = _section(recipe).model_dump(mode="json", exclude={"visibilities", "output", "truth"})
     section["sampler"].pop("processes")
     galaxy = recipe.galaxy.model_dump(mode="json") if recipe.galaxy else {}
-    return fingerprint({"fit": section, "galaxy": galaxy, "data": gridded.checksum, "supermage": _version("supermage"), "torch": torch.__version__})
+    return fingerprint(
+        {"fit": section, "galaxy": galaxy, "data": gridded.checksum, "supermage": _version("supermage"), "torch": torch.__version__}
+    )
 
 
 def _read_truth(recipe: Recipe) -> dict[str, Any] | None:
@@ -219,22 +235,35 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def _posterior(run: Run, recipe: Recipe, priors: Priors, gridded: GriddedVisibilities, truth: dict[str, Any] | None,
-               seconds: float) -> Posterior:
+def _posterior(
+    run: Run, recipe: Recipe, priors: Priors, gridded: GriddedVisibilities, truth: dict[str, Any] | None, seconds: float
+) -> Posterior:
     section = _section(recipe)
     draws = {name: np.ascontiguousarray(run.draws["theta"][..., i]) for i, name in enumerate(priors.names)}
     warmup = {name: np.ascontiguousarray(run.warmup["theta"][..., i]) for i, name in enumerate(priors.names)} if run.warmup else None
     stats = {"lp": run.draws["log_probability"], "acceptance_rate": run.draws["acceptance"], "step_size": run.draws["step_size"]}
     attributes = {
-        "recipe": recipe.model_dump_json(exclude={"folder"}), "recipe_folder": str(recipe.folder.resolve()),
-        "visibilities": str(recipe.path(section.visibilities)), "data_checksum": gridded.checksum, "seed": section.sampler.seed,
+        "recipe": recipe.model_dump_json(exclude={"folder"}),
+        "recipe_folder": str(recipe.folder.resolve()),
+        "visibilities": str(recipe.path(section.visibilities)),
+        "data_checksum": gridded.checksum,
+        "seed": section.sampler.seed,
         "versions": json.dumps({"python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}}),
-        "emulator": section.model.emulator, "command": " ".join(["supermage", *sys.argv[1:]]), "gradients": run.gradients,
-        "wall_seconds": seconds, "truth": json.dumps(truth) if truth else "", "distance": recipe.galaxy.distance if recipe.galaxy else np.nan,
-        "kernel": section.sampler.kernel, "likelihood": section.model.likelihood, "fixed": json.dumps(dict(priors.fixed)),
-        "circular": json.dumps(list(priors.circular)), "complete": int(run.draws["z"].shape[1] >= section.sampler.draws),
-        "pivot_radii": json.dumps([run.chart.velocity_radius, run.chart.slope_radius]), "warmup_steps": json.dumps(run.steps),
+        "emulator": section.model.emulator,
+        "command": " ".join(["supermage", *sys.argv[1:]]),
+        "gradients": run.gradients,
+        "wall_seconds": seconds,
+        "truth": json.dumps(truth) if truth else "",
+        "distance": recipe.galaxy.distance if recipe.galaxy else np.nan,
+        "kernel": section.sampler.kernel,
+        "likelihood": section.model.likelihood,
+        "fixed": json.dumps(dict(priors.fixed)),
+        "circular": json.dumps(list(priors.circular)),
+        "complete": int(run.draws["z"].shape[1] >= section.sampler.draws),
+        "pivot_radii": json.dumps([run.chart.velocity_radius, run.chart.slope_radius]),
+        "warmup_steps": json.dumps(run.steps),
         "best_log_density": run.best_log_density,
+        "chains_brought_back": run.brought_back,
     }
     posterior = make_posterior(draws, stats, priors.free, warmup=warmup, attributes=attributes)
     diagnosis = posterior.diagnosis

@@ -96,7 +96,9 @@ class MALA(MCMCKernel):
             self._state = langevin.init(self._target, position)
         adapting = self._step < self._warmup
         step_size = torch.exp(self._dual.log_step) if adapting else final_step(self._dual)
-        numbers = Draw(torch.randn(position.shape, dtype=torch.float64), torch.rand(1, dtype=torch.float64), torch.rand(1, dtype=torch.float64))
+        numbers = Draw(
+            torch.randn(position.shape, dtype=torch.float64), torch.rand(1, dtype=torch.float64), torch.rand(1, dtype=torch.float64)
+        )
         self._state, info = self._kernel.step(self._target, self._state, self._factor, step_size, numbers)
         self._step += 1
         if adapting:
@@ -136,11 +138,15 @@ class MALA(MCMCKernel):
         elif len(self._trail) > 2 * self._factor.shape[0]:
             recent = torch.stack(self._trail)[:, None, :]
             covariance = pooled_covariance(recent)
-            self._factor = factor_of_covariance(shrink(covariance, torch.diag(covariance.diagonal()), effective=effective_draws(recent), prior=5.0))
+            self._factor = factor_of_covariance(
+                shrink(covariance, torch.diag(covariance.diagonal()), effective=effective_draws(recent), prior=5.0)
+            )
 
     def logging(self) -> OrderedDict[str, str]:
         """Step size and mean acceptance, for Pyro's progress bar."""
-        return OrderedDict([("step size", f"{float(final_step(self._dual)[0]):.2e}"), ("acc. prob", f"{self._accepted / max(1, self._drawn):.3f}")])
+        return OrderedDict(
+            [("step size", f"{float(final_step(self._dual)[0]):.2e}"), ("acc. prob", f"{self._accepted / max(1, self._drawn):.3f}")]
+        )
 
     def diagnostics(self) -> dict[str, Any]:
         """Mean acceptance after warm-up, and the frozen step size."""

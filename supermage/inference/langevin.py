@@ -53,8 +53,12 @@ def init(target: Target, position: Chains) -> State:
 def select(accepted: Bool[Tensor, "chain"], new: State, old: State) -> State:
     """The new state where accepted, the old one elsewhere."""
     column = accepted[:, None]
-    return State(torch.where(column, new.position, old.position), torch.where(accepted, new.log_density, old.log_density),
-                 torch.where(column, new.gradient, old.gradient), torch.where(column, new.momentum, old.momentum))
+    return State(
+        torch.where(column, new.position, old.position),
+        torch.where(accepted, new.log_density, old.log_density),
+        torch.where(column, new.gradient, old.gradient),
+        torch.where(column, new.momentum, old.momentum),
+    )
 
 
 def _probability(log_ratio: PerChain) -> PerChain:
@@ -107,8 +111,9 @@ def _log_hamiltonian(state: State) -> PerChain:
     return state.log_density - 0.5 * state.momentum.square().sum(-1)
 
 
-def hmc(target: Target, state: State, factor: Float[Tensor, "param param"], step_size: PerChain, draw: Draw, *,
-        n_steps: int) -> tuple[State, Info]:
+def hmc(
+    target: Target, state: State, factor: Float[Tensor, "param param"], step_size: PerChain, draw: Draw, *, n_steps: int
+) -> tuple[State, Info]:
     """Hamiltonian Monte Carlo with ``n_steps`` leapfrog steps and a fresh momentum; with one step it is `mala`."""
     start = state._replace(momentum=draw.normal)
     end = leapfrog(target, start, factor, step_size, n_steps)
@@ -117,8 +122,16 @@ def hmc(target: Target, state: State, factor: Float[Tensor, "param param"], step
     return select(accepted, end, start), Info(acceptance, accepted, n_steps)
 
 
-def persistent(target: Target, state: State, factor: Float[Tensor, "param param"], step_size: PerChain, draw: Draw, *,
-               persistence: float, n_steps: int = 1) -> tuple[State, Info]:
+def persistent(
+    target: Target,
+    state: State,
+    factor: Float[Tensor, "param param"],
+    step_size: PerChain,
+    draw: Draw,
+    *,
+    persistence: float,
+    n_steps: int = 1,
+) -> tuple[State, Info]:
     """Langevin step that keeps ``persistence`` of its momentum and reverses it on rejection (Horowitz 1991)."""
     refreshed = persistence * state.momentum + (1.0 - persistence**2) ** 0.5 * draw.normal
     start = state._replace(momentum=refreshed)

@@ -124,10 +124,13 @@ class VisibilityNoise:
         If no cell keeps enough channels, or a number of an unflagged cell is not finite.
     """
 
-    def __init__(self, gridded: GriddedVisibilities, *, likelihood: str = "student_t", continuum: bool = True,
-                 dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, gridded: GriddedVisibilities, *, likelihood: str = "student_t", continuum: bool = True, dtype: torch.dtype = torch.float32
+    ) -> None:
         if likelihood not in DENSITIES:
-            raise DomainError(f"a likelihood must be one of {', '.join(DENSITIES)}, got '{likelihood}'{nearest_name(likelihood, DENSITIES)}")
+            raise DomainError(
+                f"a likelihood must be one of {', '.join(DENSITIES)}, got '{likelihood}'{nearest_name(likelihood, DENSITIES)}"
+            )
         self.density = DENSITIES[likelihood]
         self.shape = tuple(gridded.mean.shape)
         self.dtype = dtype
@@ -190,7 +193,9 @@ class VisibilityNoise:
         whitened = _apply(self._factors, self._sizes, spectra * self._inverse_error)
         return self._project(whitened, self._direction_fast).to(torch.float64)
 
-    def residual(self, visibilities: Complex[Tensor, "block chan cell"], data: Complex[Tensor, "block chan cell"] | None = None) -> Whitened:
+    def residual(
+        self, visibilities: Complex[Tensor, "block chan cell"], data: Complex[Tensor, "block chan cell"] | None = None
+    ) -> Whitened:
         """Whitened model minus whitened data, float64."""
         whitened_data = self._whitened_data if data is None or data is self.data else self.whiten(data)
         return self.whiten(visibilities) - whitened_data
@@ -212,17 +217,19 @@ class VisibilityNoise:
         """Residual times the square root of its Fisher weight: its Jacobian J makes the Fisher matrix J^T J."""
         return residual * self._sqrt_weight[:, None, None]
 
-    def draw(self, visibilities: Complex[Tensor, "block chan cell"], generator: torch.Generator | None = None) -> Complex[Tensor, "block chan cell"]:
+    def draw(
+        self, visibilities: Complex[Tensor, "block chan cell"], generator: torch.Generator | None = None
+    ) -> Complex[Tensor, "block chan cell"]:
         """Draw Gaussian mock data around model visibilities with this noise, correlated along the channels; 0 where data are missing."""
         block, chan, cell = self.shape
         spectra = torch.zeros(block * cell, 2, chan, dtype=torch.float64)
         white = torch.randn(self.n_spectra, 2, chan, dtype=torch.float64, generator=generator)
         start = 0
         for factor, size in zip(self._factors, self._sizes, strict=True):
-            rows = white[start:start + size]
+            rows = white[start : start + size]
             inverse = torch.linalg.pinv(factor.to(torch.float64))
             coloured = rows @ inverse.mT if factor.ndim == 2 else torch.matmul(rows, inverse.mT)
-            spectra[self._order[start:start + size]] = coloured
+            spectra[self._order[start : start + size]] = coloured
             start += size
         pairs = spectra.reshape(block, cell, 2, chan).permute(0, 3, 1, 2) * self._standard_error[..., None]
         noisy = visibilities.to(torch.complex128) + torch.view_as_complex(pairs.contiguous())
@@ -267,7 +274,7 @@ class ObservedVisibilities(dist.TorchDistribution):
         """Residual whose Jacobian J makes the Fisher matrix J^T J; see `VisibilityNoise.fisher_residual`."""
         return self.noise.fisher_residual(self.noise.residual(self._mean, value))
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 - torch's own signature
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Gaussian mock data with this noise."""
         if sample_shape:
             raise DomainError(f"visibilities are drawn one set at a time, got sample_shape {tuple(sample_shape)}")
@@ -279,8 +286,9 @@ def _spectra(array: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(array.transpose(0, 2, 1)).reshape(-1, array.shape[1])
 
 
-def _group(good: NDArray[np.bool_], correlation: NDArray[np.float64],
-           minimum: int) -> tuple[NDArray[np.int64], list[int], list[NDArray[np.float64]]]:
+def _group(
+    good: NDArray[np.bool_], correlation: NDArray[np.float64], minimum: int
+) -> tuple[NDArray[np.int64], list[int], list[NDArray[np.float64]]]:
     """Order the spectra by which channels they miss; a group has one whitening matrix, the rare patterns one a spectrum."""
     patterns, member = np.unique(good, axis=0, return_inverse=True)
     member = member.reshape(-1)

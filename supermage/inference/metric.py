@@ -79,7 +79,7 @@ def shrink(covariance: Matrix, toward: Matrix, *, effective: float, prior: float
 def effective_draws(draws: Float[Tensor, "draw chain param"]) -> float:
     """Rough number of independent draws: the median over parameters of an initial-positive-sequence estimate, summed over chains."""
     n, chains, _ = draws.shape
-    if n < 4:  # noqa: PLR2004
+    if n < 4:
         return 1.0
     centred = draws - draws.mean(dim=0, keepdim=True)
     spectrum = torch.fft.rfft(centred, n=2 * n, dim=0)

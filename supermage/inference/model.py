@@ -15,13 +15,16 @@ from torch import Tensor
 
 from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.errors import DomainError, RecipeError
-from supermage.inference.coordinates import Coordinates, Pivots
+from supermage.inference.coordinates import Coordinates, Pivots, Stretch
 from supermage.inference.likelihood import ObservedVisibilities, VisibilityNoise
 from supermage.inference.metric import gauss_newton, jacobian
 from supermage.inference.priors import Priors, build_priors
 from supermage.recipe import Recipe
 
 Theta = Mapping[str, Tensor]
+
+MOST_BLACK_HOLE = 1.0
+"""Largest v^2 of the black hole over that of the stars that the pivots reckon with: beyond it they shear more than they straighten."""
 
 
 @runtime_checkable
@@ -37,12 +40,13 @@ class SkyModel(Protocol):
 
 @dataclass(frozen=True)
 class Chart:
-    """Which coordinates the sampler uses, in numbers that a file can hold: the circle's centre, the pivots' radii and their reference."""
+    """Which coordinates the sampler uses, in numbers that a file can hold: the circle's centre, the pivots' radii and reference, stretch."""
 
     cut: float = 180.0
     velocity_radius: float | None = None
     slope_radius: float | None = None
     reference: tuple[tuple[str, float], ...] = ()
+    stretch: tuple[float, float] | None = None
 
 
 class GalaxyFit:
@@ -82,7 +86,7 @@ class GalaxyFit:
     def log_prob(self, theta: Theta) -> Float[Tensor, ""]:
         """Log of prior times likelihood: the log probability of the Pyro model's trace at theta."""
         trace = poutine.trace(poutine.condition(self.pyro_model, data=dict(theta))).get_trace()
-        return trace.log_prob_sum()
+        return torch.as_tensor(trace.log_prob_sum())
 
     def log_likelihood(self, theta: Theta) -> Float[Tensor, ""]:
         """Log likelihood of every parameter's value."""
@@ -94,10 +98,24 @@ class GalaxyFit:
 
     def coordinates(self, chart: Chart) -> Coordinates:
         """The coordinates that a chart describes."""
+        stretch = None if chart.stretch is None else Stretch(*chart.stretch)
         if chart.velocity_radius is None or chart.slope_radius is None:
-            return Coordinates(self.priors, cut=chart.cut)
-        pivots = Pivots(chart.velocity_radius, chart.slope_radius, self._log_velocity_squared(chart.velocity_radius), dict(chart.reference))
-        return Coordinates(self.priors, pivots=pivots, cut=chart.cut)
+            return Coordinates(self.priors, cut=chart.cut, stretch=stretch)
+        radii = (chart.velocity_radius, chart.slope_radius)
+        reference = dict(chart.reference)
+        pivots = Pivots(*radii, self._log_velocity_squared(radii[0]), reference, self._black_hole_over_stars(reference, radii))
+        return Coordinates(self.priors, pivots=pivots, cut=chart.cut, stretch=stretch)
+
+    def _black_hole_over_stars(self, reference: Mapping[str, float], radii: tuple[float, float]) -> tuple[float, float]:
+        """V^2 of the black hole over that of the stars at two radii."""
+        theta = {name: torch.tensor(value, dtype=torch.float64) for name, value in reference.items()}
+        where = torch.tensor(radii, dtype=torch.float64)
+        with torch.no_grad():
+            hole, stars = (
+                self.galaxy_model.circular_velocity(theta, where, component=c).to(torch.float64) for c in ("black_hole", "stars")
+            )
+            first, second = ((hole / stars.clamp(min=1e-6)) ** 2).clamp(max=MOST_BLACK_HOLE).tolist()
+        return first, second
 
     def _log_velocity_squared(self, radius: float) -> Callable[[Theta], Tensor]:
         where = torch.tensor([radius], dtype=torch.float64)
@@ -151,7 +169,7 @@ class PosteriorTarget:
         return value.detach(), gradient
 
     def parameters(self, z: Float[Tensor, "param"]) -> tuple[Float[Tensor, "param"], Float[Tensor, ""]]:
-        """The free parameters at z and ``log |d theta / d z|``; remembers the last point evaluated and the last asked for: a draw is one of them."""
+        """The free parameters at z and ``log |d theta / d z|``; remembers the points last evaluated and last asked for: a draw is one."""
         for known in (self._asked, self._last):
             if known is not None and torch.equal(known[0], z):
                 self._asked = known
@@ -167,9 +185,9 @@ class PosteriorTarget:
         return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
 
     def fisher(self, z: Float[Tensor, "param"]) -> Float[Tensor, "param param"]:
-        """``J^T J + I``: every prior is a unit normal in its coordinate, the pivots' to the second moment."""
+        """``J^T J`` plus the prior's inverse variances, 1 for nearly every coordinate."""
         matrix = gauss_newton(jacobian(lambda p: self.fit.whitened_residual(self.coordinates.to_theta(p)[0]), z))
-        return matrix + torch.eye(len(z), dtype=torch.float64)
+        return matrix + torch.diag(self.coordinates.prior_precision(z.detach()))
 
 
 def build_model(recipe: Recipe, gridded: GriddedVisibilities) -> GalaxyFit:
@@ -200,11 +218,27 @@ def build_model(recipe: Recipe, gridded: GriddedVisibilities) -> GalaxyFit:
     emulator: Any = load_model(options.emulator)
     _check_emulator_range(emulator, priors, recipe.galaxy.distance)
     galaxy_model = GalaxyModel(
-        gridded.grid, frequency=gridded.frequency, topo_to_frame=gridded.topo_to_frame, rest_frequency=recipe.galaxy.rest_frequency,
-        convention=gridded.convention, hanning=gridded.hanning, averaging=gridded.averaging, cell_u=gridded.cell_u, cell_v=gridded.cell_v,
-        offset_mean=gridded.offset_mean, offset_second=gridded.offset_second, distance=recipe.galaxy.distance, emulator=emulator,
-        dish_diameter=gridded.dish_diameter, primary_beam_factor=gridded.primary_beam_factor, dtype=dtype, subpixels=options.subpixels,
-        centre_pixels=options.centre_pixels, centre_subpixels=options.centre_subpixels, halo=options.halo)
+        gridded.grid,
+        frequency=gridded.frequency,
+        topo_to_frame=gridded.topo_to_frame,
+        rest_frequency=recipe.galaxy.rest_frequency,
+        convention=gridded.convention,
+        hanning=gridded.hanning,
+        averaging=gridded.averaging,
+        cell_u=gridded.cell_u,
+        cell_v=gridded.cell_v,
+        offset_mean=gridded.offset_mean,
+        offset_second=gridded.offset_second,
+        distance=recipe.galaxy.distance,
+        emulator=emulator,
+        dish_diameter=gridded.dish_diameter,
+        primary_beam_factor=gridded.primary_beam_factor,
+        dtype=dtype,
+        subpixels=options.subpixels,
+        centre_pixels=options.centre_pixels,
+        centre_subpixels=options.centre_subpixels,
+        halo=options.halo,
+    )
     noise = VisibilityNoise(gridded, likelihood=options.likelihood, continuum=options.continuum, dtype=dtype)
     return GalaxyFit(galaxy_model, noise, priors)
 

@@ -36,7 +36,9 @@ TABLE_1 = (
     Parameter("gamma_minus_beta", "", r"\gamma-\beta", -3.0, -0.3, "inner minus outer slope of the Nuker profile"),
     Parameter("gamma", "", r"\gamma", 0.001, 1.2, "inner slope of the Nuker profile"),
     Parameter("break_r", "arcsec", r"r_\mathrm{b}", 0.41, 5.0, "break radius of the Nuker profile"),
-    Parameter("intensity_rb", "dex(Msun / pc2)", r"\log_{10} \Sigma_\mathrm{b}", 1.0, 5.0, "log10 of the surface density at the break radius"),
+    Parameter(
+        "intensity_rb", "dex(Msun / pc2)", r"\log_{10} \Sigma_\mathrm{b}", 1.0, 5.0, "log10 of the surface density at the break radius"
+    ),
     Parameter("PA", "deg", r"\mathrm{PA}", 0.0, 359.9, "position angle of the receding major axis, east of north"),
     Parameter("line_broadening", "km / s", r"\sigma", 0.1, 30.0, "Gaussian width of the line"),
     Parameter("systemic_velocity", "km / s", r"v_\mathrm{sys}", 1220.0, 1260.0, "systemic velocity"),
@@ -47,7 +49,9 @@ TABLE_1 = (
 """The paper's parameters with NGC 4697's uniform priors. ``intensity_rb`` from 1 to 5 can only be a logarithm."""
 
 NFW_HALO = (
-    Parameter("halo_log10_m200", "dex(Msun)", r"\log_{10} M_{200}/M_\odot", 8.0, 14.0, "log10 of the halo's mass within 200 critical densities"),
+    Parameter(
+        "halo_log10_m200", "dex(Msun)", r"\log_{10} M_{200}/M_\odot", 8.0, 14.0, "log10 of the halo's mass within 200 critical densities"
+    ),
     Parameter("halo_log10_c", "", r"\log_{10} c_{200}", 0.3, 1.7, "log10 of the halo's concentration"),
 )
 """Added by ``halo = "nfw"``. Not in the paper; the ranges hold every halo between dwarfs and clusters."""

@@ -103,7 +103,7 @@ class Posterior:
         return self._data
 
     def summary(self) -> pd.DataFrame:
-        """One row a parameter: unit, mean, sd, median, 68 and 95 % interval, prior, posterior over prior width, R-hat, ESS, and truth if known."""
+        """One row a parameter: unit, mean, sd, median, 68 and 95 % interval, prior, posterior over prior width, R-hat, ESS, and the truth."""
         import pandas as pd
 
         from supermage.inference.diagnostics import unwrap_angle
@@ -114,9 +114,22 @@ class Posterior:
             values = unwrap_angle(self.draws(p.name)) if p.name in circular else self.draws(p.name)
             low95, low68, median, high68, high95 = np.quantile(values, [0.025, 0.16, 0.5, 0.84, 0.975])
             d = self.diagnosis.parameters[p.name]
-            rows[p.name] = {"unit": p.unit, "mean": values.mean(), "sd": values.std(ddof=1), "median": median, "low_68": low68, "high_68": high68,
-                            "low_95": low95, "high_95": high95, "prior_lower": p.lower, "prior_upper": p.upper, "width_ratio": d.width_ratio,
-                            "rhat": d.rhat, "ess_bulk": d.ess_bulk, "ess_tail": d.ess_tail}
+            rows[p.name] = {
+                "unit": p.unit,
+                "mean": values.mean(),
+                "sd": values.std(ddof=1),
+                "median": median,
+                "low_68": low68,
+                "high_68": high68,
+                "low_95": low95,
+                "high_95": high95,
+                "prior_lower": p.lower,
+                "prior_upper": p.upper,
+                "width_ratio": d.width_ratio,
+                "rhat": d.rhat,
+                "ess_bulk": d.ess_bulk,
+                "ess_tail": d.ess_tail,
+            }
             if self.truth:
                 rows[p.name]["truth"] = self.truth.get(p.name, np.nan)
         return pd.DataFrame.from_dict(rows, orient="index")
@@ -149,12 +162,24 @@ class Posterior:
     def _parameter(self, name: str) -> Parameter:
         attributes = self._data["posterior"][name].attrs
         known = PARAMETERS.get(name)
-        return Parameter(name, str(attributes.get("unit", known.unit if known else "")), str(attributes.get("symbol", name)),
-                         float(attributes["prior_lower"]), float(attributes["prior_upper"]), str(attributes.get("description", "")))
+        return Parameter(
+            name,
+            str(attributes.get("unit", known.unit if known else "")),
+            str(attributes.get("symbol", name)),
+            float(attributes["prior_lower"]),
+            float(attributes["prior_upper"]),
+            str(attributes.get("description", "")),
+        )
 
 
-def make_posterior(draws: Mapping[str, FloatArray], stats: Mapping[str, FloatArray], parameters: tuple[Parameter, ...], *,
-                   warmup: Mapping[str, FloatArray] | None = None, attributes: Mapping[str, Any]) -> Posterior:
+def make_posterior(
+    draws: Mapping[str, FloatArray],
+    stats: Mapping[str, FloatArray],
+    parameters: tuple[Parameter, ...],
+    *,
+    warmup: Mapping[str, FloatArray] | None = None,
+    attributes: Mapping[str, Any],
+) -> Posterior:
     """Assemble a `Posterior` from (chain, draw) arrays.
 
     Parameters
@@ -179,8 +204,15 @@ def make_posterior(draws: Mapping[str, FloatArray], stats: Mapping[str, FloatArr
     for group in ("posterior", "warmup_posterior"):
         if group in data.groups():
             for p in parameters:
-                data[group][p.name].attrs.update(unit=p.unit, units=p.unit, symbol=p.symbol, prior_lower=p.lower, prior_upper=p.upper,
-                                                 description=p.description, long_name=p.description)
+                data[group][p.name].attrs.update(
+                    unit=p.unit,
+                    units=p.unit,
+                    symbol=p.symbol,
+                    prior_lower=p.lower,
+                    prior_upper=p.upper,
+                    description=p.description,
+                    long_name=p.description,
+                )
             data[group].attrs.update(attributes)
     return Posterior(data)
 

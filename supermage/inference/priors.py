@@ -56,7 +56,9 @@ class Priors:
             elif name not in bounds:
                 raise RecipeError(f"{what} names an unknown parameter, got '{name}'{nearest_name(name, [*bounds, *self.fixed])}")
             elif not bounds[name].lower <= value <= bounds[name].upper:
-                raise RecipeError(f"{what} must lie inside the prior of '{name}', [{bounds[name].lower:g}, {bounds[name].upper:g}], got {value:g}")
+                raise RecipeError(
+                    f"{what} must lie inside the prior of '{name}', [{bounds[name].lower:g}, {bounds[name].upper:g}], got {value:g}"
+                )
 
 
 def build_priors(fit: FitSection) -> Priors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from supermage.inference.adaptation import final_step, pool_steps
-from supermage.inference.chains import Chain, Drawn, Segment, Workers, fisher_in_chart, restart_adaptation, segment_in_chart
-from supermage.inference.metric import add_ridge, effective_draws, factor_of_covariance, factor_of_precision, pooled_covariance, shrink
+from supermage.inference.chains import (
+    Chain,
+    Drawn,
+    Segment,
+    Workers,
+    approach_in_chart,
+    fisher_in_chart,
+    place_in_chart,
+    restart_adaptation,
+    segment_in_chart,
+)
+from supermage.inference.metric import add_ridge, factor_of_precision
 from supermage.inference.model import Chart
 from supermage.progress import Progress
 from supermage.recipe import SamplerSection
@@ -22,6 +33,13 @@ FloatArray = NDArray[np.float64]
 
 RECORDS = ("z", "theta", "log_density", "log_probability", "acceptance", "step_size")
 """What is kept of every step, by the names of `Drawn`."""
+
+
+APPROACH = 25
+"""Steps of the first stage between two evaluations of each chain's own metric."""
+
+NO_WEIGHT = -30.0
+"""A mode with this log weight against the best one is of no account: in warm-up its chains are brought back, and the record says so."""
 
 
 @dataclass
@@ -37,7 +55,7 @@ class Run:
     factor
         L of the metric in use.
     precision
-        Fisher matrix plus prior at the best point so far.
+        Fisher matrix plus prior that it was made of.
     best_z, best_log_density
         That point.
     stage
@@ -48,8 +66,10 @@ class Run:
         Spent so far, all chains.
     warmup, draws
         Records, each (chain, step, ...).
-    stage_records
-        z of the stage going on.
+    steps
+        Step size that each stage ended with.
+    brought_back
+        Chains that warm-up brought back from modes without weight.
     """
 
     chart: Chart
@@ -64,6 +84,7 @@ class Run:
     warmup: dict[str, FloatArray] = field(default_factory=dict)
     draws: dict[str, FloatArray] = field(default_factory=dict)
     steps: list[float] = field(default_factory=list)
+    brought_back: int = 0
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything but numbers and names as arrays, for a checkpoint."""
@@ -75,22 +96,55 @@ class Run:
 
     def notes(self) -> dict[str, Any]:
         """The rest, for JSON."""
-        return {"chart": [self.chart.cut, self.chart.velocity_radius, self.chart.slope_radius, list(map(list, self.chart.reference))],
-                "chains": len(self.chains), "best_log_density": self.best_log_density, "stage": self.stage, "steps_done": self.steps_done,
-                "gradients": self.gradients, "steps": self.steps}
+        return {
+            "chart": [
+                self.chart.cut,
+                self.chart.velocity_radius,
+                self.chart.slope_radius,
+                list(map(list, self.chart.reference)),
+                self.chart.stretch,
+            ],
+            "chains": len(self.chains),
+            "best_log_density": self.best_log_density,
+            "stage": self.stage,
+            "steps_done": self.steps_done,
+            "gradients": self.gradients,
+            "steps": self.steps,
+            "brought_back": self.brought_back,
+        }
 
     @classmethod
     def restore(cls, arrays: dict[str, NDArray[Any]], notes: dict[str, Any]) -> Run:
         """The inverse of `arrays` and `notes`."""
+
         def part(prefix: str) -> dict[str, NDArray[Any]]:
             return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
-        cut, velocity_radius, slope_radius, reference = notes["chart"]
-        chart = Chart(cut, velocity_radius, slope_radius, tuple((str(name), float(value)) for name, value in reference))
-        tensors = [torch.from_numpy(arrays[name].copy()) for name in ("factor", "precision", "best_z")]
+        cut, velocity_radius, slope_radius, reference, stretch = notes["chart"]
+        chart = Chart(
+            cut,
+            velocity_radius,
+            slope_radius,
+            tuple((str(name), float(value)) for name, value in reference),
+            None if stretch is None else (float(stretch[0]), float(stretch[1])),
+        )
+        factor, precision, best_z = (torch.from_numpy(arrays[name].copy()) for name in ("factor", "precision", "best_z"))
         chains = [Chain.from_arrays(part(f"chain{number}.")) for number in range(notes["chains"])]
-        return cls(chart, chains, *tensors, notes["best_log_density"], notes["stage"], notes["steps_done"], notes["gradients"],
-                   part("warmup."), part("draws."), list(notes["steps"]))
+        return cls(
+            chart,
+            chains,
+            factor,
+            precision,
+            best_z,
+            notes["best_log_density"],
+            notes["stage"],
+            notes["steps_done"],
+            notes["gradients"],
+            part("warmup."),
+            part("draws."),
+            list(notes["steps"]),
+            notes["brought_back"],
+        )
 
 
 def advance(run: Run, workers: Workers, sampler: SamplerSection, *, save: Callable[[Run], None], progress: Progress) -> None:
@@ -100,7 +154,8 @@ def advance(run: Run, workers: Workers, sampler: SamplerSection, *, save: Callab
         progress.start(f"warm-up, stage {run.stage + 1} of {len(sampler.warmup)}", total)
         progress.advance(run.steps_done)
         while run.steps_done < total:
-            _segment(run, workers, sampler, min(sampler.segment, total - run.steps_done), run.warmup, adapting=True, progress=progress)
+            length = min(APPROACH if run.stage == 0 else sampler.segment, total - run.steps_done)
+            _segment(run, workers, sampler, length, run.warmup, adapting=True, progress=progress)
             if run.steps_done < total:
                 save(run)
         progress.done(_end_stage(run, workers, sampler))
@@ -113,10 +168,11 @@ def advance(run: Run, workers: Workers, sampler: SamplerSection, *, save: Callab
     progress.done(f"{run.gradients} gradients")
 
 
-def _segment(run: Run, workers: Workers, sampler: SamplerSection, n_steps: int, records: dict[str, FloatArray], *, adapting: bool,
-             progress: Progress) -> None:
-    work = [(run.chart, Segment(chain, sampler.kernel, run.factor, n_steps, adapting)) for chain in run.chains]
-    brought: list[Drawn] = workers.map(segment_in_chart, work)
+def _segment(
+    run: Run, workers: Workers, sampler: SamplerSection, n_steps: int, records: dict[str, FloatArray], *, adapting: bool, progress: Progress
+) -> None:
+    work = [(run.chart, Segment(chain, sampler.kernel, run.factor, n_steps, adapting, sampler.target_acceptance)) for chain in run.chains]
+    brought: list[Drawn] = workers.map(approach_in_chart if run.stage == 0 and adapting else segment_in_chart, work)
     run.chains = [drawn.chain for drawn in brought]
     run.gradients += sum(drawn.gradients for drawn in brought)
     run.steps_done += n_steps
@@ -131,26 +187,59 @@ def _segment(run: Run, workers: Workers, sampler: SamplerSection, n_steps: int, 
 
 
 def _end_stage(run: Run, workers: Workers, sampler: SamplerSection) -> str:
-    """Set metric and step size for the next stage.
-
-    After the first stage the metric is the Fisher matrix at the best point sampled (paper, App. C). After later ones it is the
-    covariance pooled over the chains' second half, shrunk towards that. The last stage only tunes the step size.
-    """
+    """Set metric and step size for the next stage, and bring back chains from modes without weight; the last stage only tunes the step."""
     total, last = sampler.warmup[run.stage], run.stage == len(sampler.warmup) - 1
     step = pool_steps(torch.cat([final_step(chain.dual) for chain in run.chains]))
     note = f"step {step:.3f}"
     if not last:
-        run.precision = workers.map(fisher_in_chart, [(run.chart, run.best_z)])[0]
-        precision = add_ridge(run.precision, ridge_frac=sampler.ridge_frac, ridge_min=sampler.ridge_min)
-        laplace = factor_of_precision(precision)
-        run.factor = laplace
-        if run.stage > 0:
-            recent = torch.from_numpy(run.warmup["z"][:, -(total - total // 2):]).permute(1, 0, 2)
-            effective = effective_draws(recent)
-            run.factor = factor_of_covariance(shrink(pooled_covariance(recent), laplace @ laplace.mT, effective=effective))
-            note += f", {effective:.0f} effective draws in the metric"
+        half = slice(-(total - total // 2), None)
+        position, log_density = run.warmup["z"][:, half], run.warmup["log_density"][:, half]
+        fishers = _fishers(run, workers, position, sampler.metric_points)
+        held = [c for c, weight in enumerate(log_weights(log_density, fishers)) if weight > NO_WEIGHT]
+        run.precision = torch.stack([fishers[c] for c in held]).mean(dim=0)
+        run.factor = factor_of_precision(add_ridge(run.precision, ridge_frac=sampler.ridge_frac, ridge_min=sampler.ridge_min))
+        note += f", metric from {sampler.metric_points} points"
+        strays = [c for c in range(len(run.chains)) if c not in held]
+        if strays:
+            _bring_back(run, workers, strays, [torch.from_numpy(position[held[c % len(held)], c].copy()) for c in strays])
+            note += f", {len(strays)} of {len(run.chains)} chains brought back from modes with less than e^{NO_WEIGHT:.0f} of the weight"
     run.steps.append(step)
     run.stage += 1
     run.steps_done = 0
     run.chains = [restart_adaptation(chain, step) for chain in run.chains]
     return note
+
+
+def _fishers(run: Run, workers: Workers, position: FloatArray, points: int) -> list[Tensor]:
+    """Fisher matrix plus prior of each chain, averaged over its share of ``points`` positions (chain, step, param).
+
+    Source: the paper evaluates it at the best point alone (App. C.1). Averaged over the posterior it stays the natural metric where the
+    curvature changes from place to place; a covariance pooled over the few effective draws of a warm-up stage is far noisier than either.
+    """
+    chains, steps, _ = position.shape
+    picked = np.linspace(0, steps - 1, max(1, math.ceil(points / chains))).round().astype(int)
+    work = [(run.chart, torch.from_numpy(position[c, k].copy())) for c in range(chains) for k in picked]
+    matrices = workers.map(fisher_in_chart, work)
+    return [torch.stack(matrices[c * len(picked) : (c + 1) * len(picked)]).mean(dim=0) for c in range(chains)]
+
+
+def log_weights(log_density: FloatArray, precisions: list[Tensor]) -> FloatArray:
+    """Log of the probability that the mode around each chain holds, relative to the largest: mean log density and volume of a Gaussian.
+
+    Parameters
+    ----------
+    log_density
+        Along each chain, shape (chain, step).
+    precisions
+        Inverse covariance of the mode that each chain is in.
+    """
+    volume = [-0.5 * float(torch.logdet(precision)) for precision in precisions]
+    weight = log_density.mean(axis=1) + np.array(volume)
+    return np.nan_to_num(weight - np.nanmax(weight), nan=-np.inf)
+
+
+def _bring_back(run: Run, workers: Workers, strays: list[int], positions: list[Tensor]) -> None:
+    placed = workers.map(place_in_chart, [(run.chart, run.chains[c], z) for c, z in zip(strays, positions, strict=True)])
+    for c, chain in zip(strays, placed, strict=True):
+        run.chains[c] = chain
+    run.brought_back += len(strays)

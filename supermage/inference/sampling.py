@@ -46,7 +46,29 @@ class BatchTarget:
             self._probe(position)
         value, gradient = self._batched(position) if self._batched is not None else self._loop(position)
         fine = torch.isfinite(value) & torch.isfinite(gradient).all(dim=-1)
-        return torch.where(fine, value, torch.full_like(value, -torch.inf)), torch.where(fine[:, None], gradient, torch.zeros_like(gradient))
+        return torch.where(fine, value, torch.full_like(value, -torch.inf)), torch.where(
+            fine[:, None], gradient, torch.zeros_like(gradient)
+        )
+
+    def curvature(self, position: Float[Tensor, "chain param"]) -> Tensor | None:
+        """Mean over the chains of minus the Hessian, with its eigenvalues made positive (their absolute values); None where there is none.
+
+        The mean over where the chains are, not the value at the best point: that may lie in a funnel's neck.
+        """
+        matrices = []
+        for x in position:
+            try:
+                hessian = torch.func.hessian(self._single)(x.detach()).detach()
+            except (RuntimeError, ValueError, TypeError, NotImplementedError):
+                return None
+            if bool(torch.isfinite(hessian).all()):
+                values, vectors = torch.linalg.eigh(-0.5 * (hessian + hessian.mT))
+                matrices.append((vectors * values.abs()) @ vectors.mT)
+        if not matrices:
+            return None
+        mean = torch.stack(matrices).mean(dim=0)
+        # a direction without curvature keeps a width of a million times the narrowest
+        return mean + 1e-12 * mean.diagonal().max().clamp(min=1e-300) * torch.eye(len(mean), dtype=mean.dtype)
 
     def _probe(self, position: Tensor) -> None:
         self._probed = True
@@ -61,7 +83,9 @@ class BatchTarget:
         except (RuntimeError, ValueError, TypeError, NotImplementedError):
             return  # data-dependent control flow, .item(), a Pyro trace: not for vmap
         expected = self._loop(position)
-        if torch.allclose(value, expected[0], rtol=1e-9, equal_nan=True) and torch.allclose(gradient, expected[1], rtol=1e-7, atol=1e-9, equal_nan=True):
+        if torch.allclose(value, expected[0], rtol=1e-9, equal_nan=True) and torch.allclose(
+            gradient, expected[1], rtol=1e-7, atol=1e-9, equal_nan=True
+        ):
             self._batched = batched
 
     def _loop(self, position: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,8 +98,9 @@ class BatchTarget:
         return torch.stack(values), torch.stack(gradients)
 
 
-def sample(log_density: LogDensity, start: Float[Tensor, "chain param"], *, kernel: str = "mala", draws: int, warmup: int, seed: int,
-           fisher: FisherMatrix | None = None) -> Any:
+def sample(
+    log_density: LogDensity, start: Tensor, *, kernel: str = "mala", draws: int, warmup: int, seed: int, fisher: FisherMatrix | None = None
+) -> Any:
     """Draw from a density on an unconstrained space.
 
     Warm-up re-evaluates the metric in stages (the Fisher matrix at the best point so far, or the covariance pooled over the chains) and
@@ -94,23 +119,28 @@ def sample(log_density: LogDensity, start: Float[Tensor, "chain param"], *, kern
     seed
         Of all random numbers; each chain has a generator of its own.
     fisher
-        Maps a (d,) tensor to the (d, d) matrix used as the metric, whole: only a tiny ridge is added. Without it the metric is learnt.
+        Maps a (d,) tensor to the (d, d) matrix used as the metric, whole: only a tiny ridge is added. Without it the metric is learnt from
+        the density's curvature where the chains are, and from their covariance as draws accumulate.
 
     Returns
     -------
     arviz.InferenceData
-        ``posterior["x"]`` with dimensions chain, draw, x_dim_0, the warm-up beside it, and ``sample_stats`` (lp, acceptance_rate, step_size).
+        ``posterior["x"]`` (chain, draw, x_dim_0), the warm-up beside it, and ``sample_stats`` (lp, acceptance_rate, step_size).
 
     Raises
     ------
     DomainError
-        If the kernel is unknown, ``start`` has the wrong shape, numbers of steps are not positive, or no chain starts where the density is finite.
+        If the kernel is unknown, ``start`` has the wrong shape, numbers of steps are not positive, or a chain starts where the density is
+        not finite.
     """
     from supermage.inference import arviz_access
 
     _check(start, kernel, draws, warmup)
     target = BatchTarget(log_density)
-    generators = [torch.Generator().manual_seed(int(np.random.SeedSequence([seed, c]).generate_state(1, np.uint64)[0] >> 1)) for c in range(len(start))]
+    generators = [
+        torch.Generator().manual_seed(int(np.random.SeedSequence([seed, c]).generate_state(1, np.uint64)[0] >> 1))
+        for c in range(len(start))
+    ]
     state = langevin.init(target, start.detach().to(torch.float64).clone())
     if not bool(torch.isfinite(state.log_density).all()):
         raise DomainError(f"every start must have a finite log density, got {state.log_density.tolist()}")
@@ -131,7 +161,7 @@ def sample(log_density: LogDensity, start: Float[Tensor, "chain param"], *, kern
 def _check(start: Tensor, kernel: str, draws: int, warmup: int) -> None:
     if kernel not in KERNELS:
         raise DomainError(f"a kernel must be one of {', '.join(KERNELS)}, got '{kernel}'{nearest_name(kernel, KERNELS)}")
-    if start.ndim != 2 or 0 in start.shape:  # noqa: PLR2004
+    if start.ndim != 2 or 0 in start.shape:
         raise DomainError(f"start must have shape (chains, d), got {tuple(start.shape)}")
     if draws < 1 or warmup < 0:
         raise DomainError(f"draws must be positive and warmup not negative, got {draws} and {warmup}")
@@ -153,14 +183,16 @@ class _Record:
         return torch.stack(self.rows[name], dim=1).numpy()
 
 
-def _warm_up(target: BatchTarget, state: State, kernel: langevin.Kernel, generators: list[torch.Generator], warmup: int,
-             fisher: FisherMatrix | None) -> tuple[_Record, State, Tensor, float]:
+def _warm_up(
+    target: BatchTarget, state: State, kernel: langevin.Kernel, generators: list[torch.Generator], warmup: int, fisher: FisherMatrix | None
+) -> tuple[_Record, State, Tensor, float]:
     chains, dimension = state.position.shape
     record = _Record()
     best = int(state.log_density.argmax())
     best_x, best_value = state.position[best].clone(), float(state.log_density[best])
-    factor = _given(fisher, best_x) if fisher is not None else torch.eye(dimension, dtype=torch.float64)
-    dual = start_dual_average(torch.full((chains,), 1.0 / dimension**(1 / 6), dtype=torch.float64))
+    curvature = None if fisher is not None else target.curvature(state.position)
+    factor = _given(fisher, best_x) if fisher is not None else _start_factor(curvature, dimension)
+    dual = start_dual_average(torch.full((chains,), 1.0 / dimension ** (1 / 6), dtype=torch.float64))
     ends = np.cumsum([round(share * warmup) for share in STAGE_SHARES])
     stage_start = 0
     for k in range(warmup):
@@ -175,7 +207,8 @@ def _warm_up(target: BatchTarget, state: State, kernel: langevin.Kernel, generat
             if fisher is not None:
                 factor = _given(fisher, best_x)
             else:
-                factor = _learnt(torch.stack(record.rows["x"][stage_start + (k + 1 - stage_start) // 3:]), factor)
+                curvature = target.curvature(state.position)
+                factor = _learnt(torch.stack(record.rows["x"][stage_start + (k + 1 - stage_start) // 3 :]), curvature, factor)
             stage_start = k + 1
             dual = start_dual_average(final_step(dual))
             state = state._replace(momentum=torch.zeros_like(state.momentum))
@@ -186,10 +219,18 @@ def _given(fisher: FisherMatrix, x: Tensor) -> Tensor:
     return factor_of_precision(add_ridge(fisher(x).detach().to(torch.float64), ridge_frac=TINY_RIDGE, ridge_min=1e-300))
 
 
-def _learnt(recent: Float[Tensor, "draw chain param"], factor: Float[Tensor, "param param"]) -> Float[Tensor, "param param"]:
-    """Covariance of a stage's later two thirds, shrunk to its own diagonal."""
-    if len(recent) < 10:  # noqa: PLR2004
+def _start_factor(curvature: Tensor | None, dimension: int) -> Tensor:
+    return torch.eye(dimension, dtype=torch.float64) if curvature is None else factor_of_precision(curvature)
+
+
+def _learnt(recent: Float[Tensor, "draw chain param"], curvature: Tensor | None, factor: Float[Tensor, "param param"]) -> Tensor:
+    """Covariance of a stage's later two thirds, shrunk towards what the curvature says, or towards its own diagonal where there is none."""
+    if len(recent) < 10:
         return factor
     covariance = pooled_covariance(recent)
-    diagonal = torch.diag(covariance.diagonal())
-    return factor_of_covariance(shrink(covariance, diagonal, effective=effective_draws(recent), prior=5.0))
+    if curvature is None:
+        toward, weight = torch.diag(covariance.diagonal()), 5.0
+    else:
+        root = factor_of_precision(curvature)
+        toward, weight = root @ root.mT, 2.0 * len(covariance)
+    return factor_of_covariance(shrink(covariance, toward, effective=effective_draws(recent), prior=weight))

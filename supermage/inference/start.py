@@ -59,21 +59,32 @@ def draw_starts(fit: GalaxyFit, number: int, rng: np.random.Generator, search: S
     """Draws from the priors whose size and rotation lie, log-uniformly, where the data can see them."""
     starts = []
     for _ in range(number):
-        start = {p.name: p.lower + (p.upper - p.lower) * float(rng.uniform(INWARDS, 1 - INWARDS)) for p in fit.priors.free} | dict(fit.priors.fixed)
+        start = {p.name: p.lower + (p.upper - p.lower) * float(rng.uniform(INWARDS, 1 - INWARDS)) for p in fit.priors.free} | dict(
+            fit.priors.fixed
+        )
         size, velocity = (math.exp(rng.uniform(math.log(low), math.log(high))) for low, high in (search.scale_length, search.velocity))
         starts.append(_with_rotation(fit, start, size, velocity, rng))
     return starts
 
 
-def vary_starts(fit: GalaxyFit, scanned: list[tuple[float, dict[str, float]]], number: int, rng: np.random.Generator) -> list[dict[str, float]]:
+def vary_starts(
+    fit: GalaxyFit, scanned: list[tuple[float, dict[str, float]]], number: int, rng: np.random.Generator
+) -> list[dict[str, float]]:
     """Variations of the best starts so far: turned by some 15 deg, size and velocity changed by some 20 %."""
-    best = [start for _, start in sorted(scanned, key=lambda pair: -pair[0])[:max(1, number // 8)]]
+    best = [start for _, start in sorted(scanned, key=lambda pair: -pair[0])[: max(1, number // 8)]]
     starts = []
     for k in range(number):
         parent = best[k % len(best)]
-        start = {p.name: p.lower + (p.upper - p.lower) * float(rng.uniform(INWARDS, 1 - INWARDS)) for p in fit.priors.free} | dict(fit.priors.fixed)
-        start |= _inside(fit.priors, {"PA": parent["PA"] + float(rng.normal(0, 15.0)),
-                                      "systemic_velocity": parent["systemic_velocity"] + float(rng.normal(0, 10.0))})
+        start = {p.name: p.lower + (p.upper - p.lower) * float(rng.uniform(INWARDS, 1 - INWARDS)) for p in fit.priors.free} | dict(
+            fit.priors.fixed
+        )
+        start |= _inside(
+            fit.priors,
+            {
+                "PA": parent["PA"] + float(rng.normal(0, 15.0)),
+                "systemic_velocity": parent["systemic_velocity"] + float(rng.normal(0, 10.0)),
+            },
+        )
         size = parent["scale_length"] * math.exp(rng.normal(0, 0.25))
         speed = float(fit.galaxy_model.circular_velocity(_tensors(parent), torch.tensor([parent["scale_length"]], dtype=torch.float64))[0])
         starts.append(_with_rotation(fit, start, size, speed * math.exp(rng.normal(0, 0.2)), rng))
@@ -150,8 +161,11 @@ def _offsets(fit: GalaxyFit, start: dict[str, float], *, number: int = 17) -> tu
     for name in ("x", "y"):
         bounds = next(((p.lower, p.upper) for p in fit.priors.free if p.name == name), None)
         margin = 0.0 if bounds is None else INWARDS * (bounds[1] - bounds[0])
-        axes.append(torch.tensor([start[name]], dtype=torch.float64) if bounds is None else
-                    torch.linspace(bounds[0] + margin, bounds[1] - margin, number, dtype=torch.float64))
+        axes.append(
+            torch.tensor([start[name]], dtype=torch.float64)
+            if bounds is None
+            else torch.linspace(bounds[0] + margin, bounds[1] - margin, number, dtype=torch.float64)
+        )
     east, north = (grid.reshape(-1) for grid in torch.meshgrid(*axes, indexing="ij"))
     moved = torch.stack([east - start["x"], north - start["y"]], dim=-1)
     turn = -2.0 * math.pi * (moved @ fit.noise.uv.mT)

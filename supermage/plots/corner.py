@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from supermage.plots.style import BLACK_HOLE, TRUTH
 
+CROWDED = 15
+"""More parameters than these need smaller labels."""
+
 
 def corner(
     axes: NDArray[Any],
@@ -58,13 +61,14 @@ def corner(
         label_kwargs={"fontsize": 8},
         labelpad=0.0,
     )
+    size = 7.0 if len(axes) <= CROWDED else 5.5
     panel: Axes
     for panel in axes.flat:
         panel.tick_params(labelsize=6, length=1.5 if small else 2.5, direction="in")
         for line in panel.lines:
             line.set(linewidth=0.8, markersize=0)
         if small:
-            panel.xaxis.label.set_fontsize(7)
-            panel.yaxis.label.set_fontsize(7)
+            panel.xaxis.label.set_fontsize(size)
+            panel.yaxis.label.set_fontsize(size)
             panel.tick_params(labelbottom=False, labelleft=False)
     return axes

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import label
 
 FloatArray = NDArray[np.float64]
 
@@ -19,12 +20,19 @@ class Moments:
     dispersion: FloatArray
 
 
+def main_body(image: FloatArray, threshold: float) -> NDArray[np.bool_]:
+    """Pixels above a threshold that hang together with the brightest one: the source without the beam's side lobes."""
+    parts, _ = label(image > threshold)
+    return np.asarray(parts == parts[np.unravel_index(np.argmax(image), image.shape)])
+
+
 def emission_mask(model: FloatArray, *, noise: float, fraction: float = 0.1) -> NDArray[np.bool_]:
-    """Voxels (chan, y, x) in which a noise-free cube exceeds a fraction of its peak, and half the noise of one channel.
+    """Voxels (chan, y, x) of the main body in which a noise-free cube exceeds a fraction of its peak, and half the noise of one channel.
 
     Masking data and model by the same noise-free cube keeps positive noise peaks from being picked.
     """
-    return np.asarray(model > max(fraction * float(model.max()), 0.5 * noise))
+    threshold = max(fraction * float(model.max()), 0.5 * noise)
+    return np.asarray((model > threshold) & main_body(model.max(axis=0), threshold))
 
 
 def moments(cube: FloatArray, velocity: FloatArray, mask: NDArray[np.bool_], *, width: float, floor: float) -> Moments:

@@ -106,9 +106,8 @@ def position_velocity(
     if curve is not None and systemic_velocity is not None:
         radius, speed = curve
         for side in (1, -1):
-            axes.plot(
-                side * radius, systemic_velocity + side * speed, color="white" if not residual else MUTED, linewidth=0.9, linestyle=":"
-            )
+            colour = MUTED if residual else "white"
+            axes.plot(side * radius, systemic_velocity + side * speed, color=colour, linewidth=0.9, linestyle=":")
     axes.set(xlim=limits[0], ylim=limits[1], xlabel="Offset along the major axis (arcsec)", title=title)
     if named:
         axes.set_ylabel(velocity_label)

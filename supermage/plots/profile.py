@@ -106,6 +106,7 @@ def mark_radii(axes: Axes, *, beam: float, emulator: tuple[float, float], pc_per
                     va="center",
                     fontsize=7,
                     color=MUTED,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.85},
                 )
     axes.set_xlim(left, right)
     scale: Any = pc_per_arcsec

@@ -25,6 +25,7 @@ def sky_map(
     beam: Beam | None = None,
     title: str = "",
     half_width: float | None = None,
+    centre: tuple[float, float] = (0.0, 0.0),
     label: Literal["both", "x", "y", "none"] = "both",
     contours: Sequence[float] = (),
     ticks: int = 5,
@@ -45,6 +46,8 @@ def sky_map(
         Drawn in the lower left corner.
     half_width
         Half the width of the field that is shown, arcsec; the whole image when absent.
+    centre
+        Middle of the field that is shown, arcsec east and north.
     label
         Which axes are named.
     contours
@@ -59,7 +62,8 @@ def sky_map(
     if contours:
         axes.contour(axis, axis, image, levels=sorted(contours), colors="black", linewidths=0.4)
     reach = float(axis[-1] + half) if half_width is None else half_width
-    axes.set(xlim=(reach, -reach), ylim=(-reach, reach))
+    east, north = centre
+    axes.set(xlim=(east + reach, east - reach), ylim=(north - reach, north + reach))
     axes.locator_params(nbins=ticks)
     axes.tick_params(color="0.3")
     if label in ("both", "x"):

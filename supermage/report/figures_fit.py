@@ -141,7 +141,7 @@ def _draw_corner(case: Case, parameters: tuple[Sampled, ...], *, small: bool) ->
 
 def main_parameters(case: Case) -> tuple[Sampled, ...]:
     """Those of the main corner plot that were sampled."""
-    return tuple(case.record[name] for name in MAIN_PARAMETERS if name in case.record)[:7]
+    return tuple(case.record[name] for name in MAIN_PARAMETERS if name in case.record)
 
 
 def draw_corner(case: Case) -> Figure:

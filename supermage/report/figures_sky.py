@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from supermage.plots.beam import beam_words
-from supermage.plots.moments import Moments, emission_mask, moments
+from supermage.plots.moments import Moments, emission_mask, main_body, moments
 from supermage.plots.position_velocity import major_axis_slice, position_velocity
 from supermage.plots.sky_map import sky_map
 from supermage.plots.style import DIVERGING_MAP, INTENSITY_MAP, PAGE, WIDTH_MAP, new_figure
@@ -31,12 +31,18 @@ def _corner(rows: int, columns: int, row: int, column: int) -> Place:
 
 
 def half_width(case: Case) -> float:
-    """Half the field worth showing: where the model's integrated flux is above 15 % of its peak, and one and a half beams more."""
+    """Half the field worth showing around the galaxy: where the model's flux is above 15 % of its peak, and one and a half beams more."""
     cubes = case.cubes
-    flux = np.abs(cubes.model.sum(axis=0))
-    y, x = np.nonzero(flux > 0.15 * flux.max())
-    reach = max(np.abs(cubes.axis[x]).max(), np.abs(cubes.axis[y]).max()) + 1.5 * cubes.beam.major
+    east, north = centre(case)
+    flux = cubes.model.sum(axis=0)
+    y, x = np.nonzero(main_body(flux, 0.15 * float(flux.max())))
+    reach = max(np.abs(cubes.axis[x] - east).max(), np.abs(cubes.axis[y] - north).max()) + 1.5 * cubes.beam.major
     return float(min(reach, cubes.axis[-1]))
+
+
+def centre(case: Case) -> tuple[float, float]:
+    """The galaxy's centre in the best draw, arcsec east and north of the phase centre."""
+    return case.best_theta["x"], case.best_theta["y"]
 
 
 def _moments(case: Case) -> tuple[Moments, Moments, float]:
@@ -46,6 +52,17 @@ def _moments(case: Case) -> tuple[Moments, Moments, float]:
     error = noise * cubes.width * float(np.sqrt(max(mask.sum(axis=0).max(), 1)))
     maps = [moments(cube, cubes.velocity, mask, width=cubes.width, floor=FLUX_SIGMAS * error) for cube in (cubes.data, cubes.model)]
     return maps[0], maps[1], error
+
+
+def _largest(difference: FloatArray) -> float:
+    """Scale of a map of differences: its 98th percentile, so that one pixel at the rim does not set it."""
+    size = np.abs(difference[np.isfinite(difference) & (difference != 0)])
+    return float(np.quantile(size, 0.98)) if size.size else 0.0
+
+
+def _residual_limit(case: Case, residual: NDArray[np.floating[Any]]) -> float:
+    """Colour scale of residuals (mJy/beam): their largest value, and at least three times the noise of a channel."""
+    return max(float(np.abs(residual).max()), 3e3 * float(np.median(case.cubes.noise)))
 
 
 def draw_moments(case: Case) -> Figure:
@@ -59,10 +76,14 @@ def draw_moments(case: Case) -> Figure:
     systemic = case.best_theta["systemic_velocity"]
     speed = float(np.nanmax(np.abs(model.velocity - systemic), initial=1.0))
     widest = float(np.nanmax([*model.dispersion.ravel(), *data.dispersion.ravel()], initial=1.0))
+
+    def least(difference: FloatArray) -> float:
+        return max(0.5 * cubes.width, _largest(difference))
+
     kinds = (
-        ("flux", "Flux (Jy/beam km/s)", INTENSITY_MAP, (0.0, peak), 5 * error),
-        ("velocity", "Velocity (km/s)", DIVERGING_MAP, (systemic - speed, systemic + speed), 0.5 * speed),
-        ("dispersion", "Dispersion (km/s)", WIDTH_MAP, (0.0, widest), 0.5 * widest),
+        ("flux", "Flux (Jy/beam km/s)", INTENSITY_MAP, (0.0, peak), max(5 * error, _largest(data.flux - model.flux))),
+        ("velocity", "Velocity (km/s)", DIVERGING_MAP, (systemic - speed, systemic + speed), least(data.velocity - model.velocity)),
+        ("dispersion", "Dispersion (km/s)", WIDTH_MAP, (0.0, widest), least(data.dispersion - model.dispersion)),
     )
     for row, (name, unit, colours, limits, spread) in enumerate(kinds):
         first, second = getattr(data, name), getattr(model, name)
@@ -81,6 +102,7 @@ def draw_moments(case: Case) -> Figure:
                 unit=label,
                 colour_map=colour_map,
                 half_width=reach,
+                centre=centre(case),
                 beam=cubes.beam if row == 0 else None,
                 label=_corner(3, 3, row, column),
                 title=title if row == 0 else "",
@@ -103,6 +125,7 @@ def draw_channels(case: Case) -> Figure:
     groups = channel_groups(case)
     stacks = [np.array([cube[g].mean(axis=0) for g in groups]) * 1e3 for cube in (cubes.data, cubes.model, cubes.residual)]
     limit = float(np.abs(stacks[0]).max())
+    limits = (limit, limit, min(limit, _residual_limit(case, stacks[2])))
     figure = new_figure(PAGE, 2.75)
     axes = figure.subplots(3, len(groups), squeeze=False)
     reach = half_width(case)
@@ -113,10 +136,11 @@ def draw_channels(case: Case) -> Figure:
                 panel,
                 image,
                 cubes.axis,
-                limits=(-limit, limit),
+                limits=(-limits[row], limits[row]),
                 ticks=3,
                 colour_map=DIVERGING_MAP,
                 half_width=reach,
+                centre=centre(case),
                 beam=cubes.beam if column == 0 and row == 0 else None,
                 label="none",
                 title=f"{cubes.velocity[groups[column]].mean():.0f} km/s" if row == 0 else "",
@@ -127,14 +151,17 @@ def draw_channels(case: Case) -> Figure:
                 panel.tick_params(labelbottom=True, labelleft=True)
                 panel.set_xlabel("East (arcsec)")
                 panel.set_ylabel("Residual\nNorth (arcsec)")
-    figure.colorbar(axes[0, 0].images[0], ax=axes, label="mJy/beam", fraction=0.02, pad=0.01)
+    for rows in (slice(0, 2), slice(2, 3)):
+        figure.colorbar(
+            axes[rows, 0][0].images[0], ax=axes[rows], label="mJy/beam", fraction=0.02, pad=0.01, aspect=20 if rows.stop == 2 else 9
+        )
     return figure
 
 
 def draw_position_velocity(case: Case) -> Figure:
     """Data with the model's contours, and the residual."""
     cubes, theta = case.cubes, case.best_theta
-    reach = min(half_width(case), float(cubes.axis[-1]) - float(np.hypot(theta["x"], theta["y"])))
+    reach = min(half_width(case), float(cubes.axis[-1]) - max(abs(theta["x"]), abs(theta["y"])))
     cut = {
         name: major_axis_slice(
             cube * 1e3, cubes.axis, position_angle=theta["PA"], centre=(theta["x"], theta["y"]), width=cubes.beam_width, reach=reach
@@ -155,7 +182,7 @@ def draw_position_velocity(case: Case) -> Figure:
             offset,
             cubes.velocity,
             cut[name][1],
-            limit=limit,
+            limit=min(limit, _residual_limit(case, cut[name][1])) if name == "residual" else limit,
             unit="mJy/beam",
             residual=name == "residual",
             contours=cut["model"][1] if name == "data" else None,
@@ -193,7 +220,7 @@ SKY_FIGURES = (
         "Small maps of the line in steps of velocity, one row each for data, model and residual.",
         lambda case: (
             f"Dirty images in {len(channel_groups(case))} groups of {len(channel_groups(case)[0])} neighbouring channels: data, best draw, "
-            "residual, on one colour scale. " + _beam_words(case)
+            "residual (on its own colour scale). " + _beam_words(case)
         ),
         "arcsec, km/s; mJy/beam",
         draw_channels,

@@ -3,11 +3,12 @@
 Rules, in the order in which they decide:
 
 1. *not converged*: any parameter with R-hat >= 1.05, or an effective sample size (bulk or tail) <= 100.
-2. *do not trust*: the residuals are structured. After scaling out an overall noise factor, chi^2 in a bin of channel or baseline, or the
+2. *unresolved*: the posterior of log10 M is wider than 0.8 of its prior, or its 68 % interval spans more than 1 dex without reaching
+   the prior's lower edge, or the sphere of influence is less than half a beam across. No mass is claimed then; structured residuals
+   are said beside it.
+3. *do not trust*: the residuals are structured. After scaling out an overall noise factor, chi^2 in a bin of channel or baseline, or the
    brightest pixel of the residual images, is beyond what noise makes; or chi^2 per datum itself is off by more than 10 % at 5 sigma.
    So is a mass that piles up on the upper edge of its prior.
-3. *unresolved*: the posterior of log10 M is wider than 0.8 of its prior, or its 68 % interval spans more than 1 dex without reaching
-   the prior's lower edge, or the sphere of influence is less than half a beam across.
 4. *upper limit*: the posterior reaches the lower edge of the prior (density there above 1/20 of the prior's).
 5. *detected* otherwise; where the sphere of influence is less than a beam across, the words say that the mass leans on the model of the
    stars.
@@ -131,7 +132,7 @@ def has_converged(facts: ConvergenceFacts) -> bool:
 
 
 def structured_residuals(facts: ResidualFacts) -> tuple[str, ...]:
-    """Rule 2: the ways in which the residuals are not noise, in words; empty if they are."""
+    """Rule 3: the ways in which the residuals are not noise, in words; empty if they are."""
     found = []
     if not abs(facts.chi2_sigma) <= CHI2_SIGMA and not abs(facts.chi2_per_datum - 1) <= CHI2_OFFSET:
         found.append(f"chi-squared per datum is {facts.chi2_per_datum:.3f}, {abs(facts.chi2_sigma):.0f} standard deviations from 1")
@@ -146,7 +147,7 @@ def structured_residuals(facts: ResidualFacts) -> tuple[str, ...]:
 
 
 def black_hole_status(facts: MassFacts) -> Status:
-    """Rules 3 to 5, and the upper edge's part of rule 2. A number that is not finite decides against a detection."""
+    """Rules 2, 4 and 5, and the upper edge's part of rule 3. A number that is not finite decides against a detection."""
     if facts.width_ratio <= UNRESOLVED_WIDTH and facts.upper_edge > EDGE_PILED_UP:
         return Status.DO_NOT_TRUST
     if not facts.width_ratio <= UNRESOLVED_WIDTH:
@@ -177,7 +178,7 @@ def judge(mass: MassFacts, residuals: ResidualFacts, convergence: ConvergenceFac
     structure = structured_residuals(residuals)
     if not has_converged(convergence):
         status = Status.NOT_CONVERGED
-    elif structure or black_hole is Status.DO_NOT_TRUST:
+    elif structure and black_hole is not Status.UNRESOLVED:
         status = Status.DO_NOT_TRUST
     else:
         status = black_hole
@@ -206,7 +207,6 @@ _HEADLINES = {
 _AFTERTHOUGHT = {
     Status.DETECTED: " Its errors would call the black hole detected; they do not include this.",
     Status.UPPER_LIMIT: " The black hole is not detected in any case.",
-    Status.UNRESOLVED: " The black hole is unresolved in any case; no mass is claimed.",
 }
 
 
@@ -217,7 +217,7 @@ def _headline(status: Status, black_hole: Status, structured: bool) -> str:
         return f"DO NOT TRUST: the model does not describe the data down to their noise.{_AFTERTHOUGHT.get(black_hole, '')}"
     if status is Status.DO_NOT_TRUST:
         return "DO NOT TRUST: the mass piles up on the upper edge of its prior, which therefore decides it."
-    return _HEADLINES[status]
+    return _HEADLINES[status] + (" The residuals are structured: do not trust the other parameters' errors." if structured else "")
 
 
 def _convergence_words(facts: ConvergenceFacts) -> str:

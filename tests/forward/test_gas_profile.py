@@ -18,7 +18,13 @@ def tensor(value: float) -> torch.Tensor:
 def test_flux_is_normalised_over_the_plane(index: float, scale: float) -> None:
     def ring(t: float) -> float:
         radius = scale * t
-        return 2 * np.pi * radius * scale * float(stretched_disc(torch.tensor([radius]).double(), tensor(scale), tensor(index), tensor(3.0))[0])
+        return (
+            2
+            * np.pi
+            * radius
+            * scale
+            * float(stretched_disc(torch.tensor([radius]).double(), tensor(scale), tensor(index), tensor(3.0))[0])
+        )
 
     total = quad(ring, 0, 1.2, limit=200)[0] + quad(ring, 1.2, 800.0, limit=400, points=[2, 5, 20, 100])[0]
     assert total == pytest.approx(3.0, rel=1e-4)

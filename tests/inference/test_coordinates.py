@@ -113,7 +113,9 @@ def test_prior_density_is_uniform() -> None:
 
 def test_draws_from_the_prior_come_out_uniform_and_a_wrong_jacobian_is_seen() -> None:
     """Importance weights of the density in z against a wide normal must average to one; without the softbox' slope they do not."""
-    fit = toy_fit(toy_data(n_cell=20, n_channel=6), priors={name: {"fixed": value} for name, value in TRUTH.items() if name not in ("gamma", "alpha")})
+    fit = toy_fit(
+        toy_data(n_cell=20, n_channel=6), priors={name: {"fixed": value} for name, value in TRUTH.items() if name not in ("gamma", "alpha")}
+    )
     pivots = Pivots(0.8, 0.5, lambda theta: theta["intensity_rb"], TRUTH)
     coordinates = Coordinates(fit.priors, pivots=pivots)
     rng = np.random.default_rng(2)

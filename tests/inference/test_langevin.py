@@ -62,7 +62,11 @@ def test_mala_satisfies_detailed_balance(target: Callable[[Tensor], tuple[Tensor
 def test_mala_is_hmc_with_one_step() -> None:
     rng = torch.Generator().manual_seed(1)
     state = langevin.init(quartic, torch.randn(50, 3, dtype=torch.float64, generator=rng))
-    draw = Draw(torch.randn(50, 3, dtype=torch.float64, generator=rng), torch.rand(50, dtype=torch.float64, generator=rng), torch.zeros(50, dtype=torch.float64))
+    draw = Draw(
+        torch.randn(50, 3, dtype=torch.float64, generator=rng),
+        torch.rand(50, dtype=torch.float64, generator=rng),
+        torch.zeros(50, dtype=torch.float64),
+    )
     step = torch.full((50,), 0.6, dtype=torch.float64)
     one, info_one = langevin.mala(quartic, state, FACTOR, step, draw)
     two, info_two = langevin.hmc(quartic, state, FACTOR, step, draw, n_steps=1)
@@ -85,7 +89,9 @@ Step = Callable[[langevin.Target, State, Tensor, Tensor, Draw], tuple[State, lan
 
 def run(step: Step, target: langevin.Target, *, n: int, chains: int = 64, eps: float = 0.8, seed: int = 0) -> Tensor:
     generators = [torch.Generator().manual_seed(1000 * seed + c) for c in range(chains)]
-    state = langevin.init(target, MEAN + torch.linalg.cholesky(COVARIANCE).mul(1.0).sum(-1) * torch.linspace(-1, 1, chains, dtype=torch.float64)[:, None])
+    state = langevin.init(
+        target, MEAN + torch.linalg.cholesky(COVARIANCE).mul(1.0).sum(-1) * torch.linspace(-1, 1, chains, dtype=torch.float64)[:, None]
+    )
     kept = []
     for k in range(n):
         state, _ = step(target, state, FACTOR, torch.full((chains,), eps, dtype=torch.float64), draw_numbers(generators, 3))
@@ -97,7 +103,9 @@ def run(step: Step, target: langevin.Target, *, n: int, chains: int = 64, eps: f
 def z_scores(draws: Tensor) -> Tensor:
     """Mean and variances against the truth in units of their Monte-Carlo error, chains being independent."""
     centred = draws - MEAN
-    statistics = torch.cat([centred.mean(0), centred.square().mean(0) - COVARIANCE.diagonal(), (centred[..., :1] * centred[..., 1:2]).mean(0) - 0.9], dim=-1)
+    statistics = torch.cat(
+        [centred.mean(0), centred.square().mean(0) - COVARIANCE.diagonal(), (centred[..., :1] * centred[..., 1:2]).mean(0) - 0.9], dim=-1
+    )
     return statistics.mean(0) / (statistics.std(0) / math.sqrt(statistics.shape[0]))
 
 
@@ -126,7 +134,9 @@ def test_nothing_infinite_is_accepted() -> None:
     def wall(position: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = gaussian(position)
         outside = position[:, 0] > MEAN[0]
-        return torch.where(outside, torch.full_like(value, -torch.inf), value), torch.where(outside[:, None], torch.zeros_like(gradient), gradient)
+        return torch.where(outside, torch.full_like(value, -torch.inf), value), torch.where(
+            outside[:, None], torch.zeros_like(gradient), gradient
+        )
 
     generators = [torch.Generator().manual_seed(c) for c in range(16)]
     state = langevin.init(wall, (MEAN - 1.0).expand(16, 3).contiguous())
@@ -141,7 +151,9 @@ def test_chains_do_not_depend_on_their_batch() -> None:
         generators = [torch.Generator().manual_seed(c) for c in which]
         state = langevin.init(quartic, torch.stack([torch.full((3,), 0.1 * c, dtype=torch.float64) for c in which]))
         for _ in range(30):
-            state, _ = KERNELS["mala"].step(quartic, state, FACTOR, torch.full((len(which),), 0.5, dtype=torch.float64), draw_numbers(generators, 3))
+            state, _ = KERNELS["mala"].step(
+                quartic, state, FACTOR, torch.full((len(which),), 0.5, dtype=torch.float64), draw_numbers(generators, 3)
+            )
         return state.position.numpy()
 
     together, alone = walk([0, 1, 2]), walk([1])

@@ -111,8 +111,13 @@ def test_student_t_is_what_a_shared_estimated_scale_makes() -> None:
     chi2 = (rng.standard_normal((200_000, p)) ** 2).sum(axis=1) / (rng.chisquare(nu, size=200_000) / nu)
     edges = np.quantile(chi2, [0.1, 0.3, 0.5, 0.7, 0.9])
     radius = np.linspace(0, 400, 400_001)[1:]
-    density = np.exp(student_t_log_density(torch.from_numpy(radius), torch.full((len(radius),), float(p), dtype=torch.float64),
-                                           torch.full((len(radius),), nu, dtype=torch.float64)).numpy())
+    density = np.exp(
+        student_t_log_density(
+            torch.from_numpy(radius),
+            torch.full((len(radius),), float(p), dtype=torch.float64),
+            torch.full((len(radius),), nu, dtype=torch.float64),
+        ).numpy()
+    )
     shell = density * radius ** (p / 2 - 1) * math.pi ** (p / 2) / math.gamma(p / 2)
     cumulative = np.cumsum(shell) * (radius[1] - radius[0])
     assert np.allclose(np.interp(edges, radius, cumulative), [0.1, 0.3, 0.5, 0.7, 0.9], atol=0.006)
@@ -147,7 +152,9 @@ def test_the_papers_likelihood_doubles_every_error() -> None:
 def test_single_precision_is_enough() -> None:
     gridded = ragged()
     model = torch.from_numpy(np.full(gridded.mean.shape, 1e-3 + 0j) * np.sin(np.arange(gridded.n_channel))[None, :, None])
-    exact, fast = (float(n.log_likelihood_of(n.residual(model))) for n in (VisibilityNoise(gridded, dtype=d) for d in (torch.float64, torch.float32)))
+    exact, fast = (
+        float(n.log_likelihood_of(n.residual(model))) for n in (VisibilityNoise(gridded, dtype=d) for d in (torch.float64, torch.float32))
+    )
     assert exact == pytest.approx(fast, abs=2e-3)
 
 

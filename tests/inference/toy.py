@@ -17,8 +17,23 @@ from supermage.inference.priors import build_priors
 from supermage.recipe import FitSection
 from tests.data_reduction.factories import make_gridded
 
-TRUTH = {"scale_length": 0.5, "log10_mbh": 8.1139, "inclination": 76.0, "qintr": 0.6, "alpha": 2.0, "gamma_minus_beta": -1.2, "gamma": 0.8,
-         "break_r": 1.5, "intensity_rb": 4.35, "PA": 67.0, "line_broadening": 10.0, "systemic_velocity": 1241.0, "x": 0.1, "y": -0.05, "Flux": 2.0}
+TRUTH = {
+    "scale_length": 0.5,
+    "log10_mbh": 8.1139,
+    "inclination": 76.0,
+    "qintr": 0.6,
+    "alpha": 2.0,
+    "gamma_minus_beta": -1.2,
+    "gamma": 0.8,
+    "break_r": 1.5,
+    "intensity_rb": 4.35,
+    "PA": 67.0,
+    "line_broadening": 10.0,
+    "systemic_velocity": 1241.0,
+    "x": 0.1,
+    "y": -0.05,
+    "Flux": 2.0,
+}
 
 
 def tensors(values: Mapping[str, float]) -> dict[str, Tensor]:
@@ -37,8 +52,16 @@ class ToySky:
 
     def circular_velocity(self, theta: Mapping[str, Tensor], radius_arcsec: Tensor, component: str = "total") -> Tensor:
         radius = torch.as_tensor(radius_arcsec, dtype=torch.float64)
-        slope = theta["gamma"] - theta["gamma_minus_beta"] * torch.sigmoid(theta["alpha"] * (torch.log(radius) - torch.log(theta["break_r"])))
-        stars = 13.0 * 10 ** (theta["intensity_rb"] - 1.0) * (0.7 + 0.3 * theta["qintr"]) * (radius / theta["break_r"]) ** (1.0 - 0.4 * slope) / 2
+        slope = theta["gamma"] - theta["gamma_minus_beta"] * torch.sigmoid(
+            theta["alpha"] * (torch.log(radius) - torch.log(theta["break_r"]))
+        )
+        stars = (
+            13.0
+            * 10 ** (theta["intensity_rb"] - 1.0)
+            * (0.7 + 0.3 * theta["qintr"])
+            * (radius / theta["break_r"]) ** (1.0 - 0.4 * slope)
+            / 2
+        )
         hole = 10 ** (theta["log10_mbh"] - 8.0) * 7800.0 / radius
         return torch.sqrt({"stars": stars, "black_hole": hole, "total": stars + hole}[component])
 

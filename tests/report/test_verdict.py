@@ -96,8 +96,9 @@ def test_a_slightly_wrong_noise_scale_is_no_structure(changes):
 
 def test_an_unresolved_hole_is_called_so_even_where_residuals_are_structured():
     verdict = judge(change(MASS, width_ratio=0.97), change(QUIET, peak=20.0), MIXED, RATIOS)
-    assert verdict.status is Status.DO_NOT_TRUST
-    assert "unresolved" in verdict.headline
+    assert verdict.status is Status.UNRESOLVED
+    assert "do not trust" in verdict.headline
+    assert not verdict.measured
 
 
 def test_prior_dominated():

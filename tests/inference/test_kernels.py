@@ -1,0 +1,128 @@
+"""MALA inside pyro.infer.MCMC on models with known posteriors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import MCMC
+from torch import Tensor
+
+from supermage.inference.arviz_access import ess
+from supermage.inference.gauss_newton import FlatModel, gauss_newton_matrix
+from supermage.inference.kernels import MALA
+
+X = torch.linspace(-2, 2, 30, dtype=torch.float64)
+Y = 1.5 * X - 0.7 + 0.5 * torch.randn(30, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+DESIGN = torch.stack([X, torch.ones_like(X)], dim=1)
+
+
+def line(x: Tensor, y: Tensor) -> None:
+    slope = pyro.sample("slope", dist.Normal(torch.tensor(0.0, dtype=torch.float64), 10.0))
+    offset = pyro.sample("offset", dist.Normal(torch.tensor(0.0, dtype=torch.float64), 10.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(slope * x + offset, 0.5), obs=y)
+
+
+def exact() -> tuple[Tensor, Tensor]:
+    precision = DESIGN.mT @ DESIGN / 0.25 + 0.01 * torch.eye(2, dtype=torch.float64)
+    covariance = torch.linalg.inv(precision)
+    return covariance @ (DESIGN.mT @ Y / 0.25), covariance
+
+
+def test_line_fit_has_its_exact_posterior() -> None:
+    pyro.set_rng_seed(1)
+    mcmc = MCMC(MALA(line), num_samples=800, warmup_steps=200, disable_progbar=True)
+    mcmc.run(X, Y)
+    draws = mcmc.get_samples()
+    mean, covariance = exact()
+    for k, name in enumerate(("slope", "offset")):
+        values = draws[name].numpy()
+        width = float(covariance[k, k]) ** 0.5
+        effective = ess(values[None], method="mean")
+        assert effective > 100
+        assert abs(values.mean() - float(mean[k])) < 4 * width / math.sqrt(effective)
+        assert values.std() / width == pytest.approx(1.0, abs=0.25)
+    assert 0.4 < mcmc.diagnostics()["acceptance rate"]["chain 0"] < 0.75
+
+
+def test_gauss_newton_matrix_of_a_line_is_its_precision() -> None:
+    model = FlatModel(line, (X, Y), {}, {}, {"slope": torch.Size(), "offset": torch.Size()})
+    matrix = gauss_newton_matrix(model, torch.tensor([0.3, -0.2], dtype=torch.float64))
+    order = [1, 0]  # offset, slope
+    assert torch.allclose(matrix, torch.linalg.inv(exact()[1])[order][:, order], rtol=1e-8)
+
+
+def robust(y: Tensor) -> None:
+    centre = pyro.sample("centre", dist.Uniform(torch.tensor(-5.0, dtype=torch.float64), 5.0))
+    width = pyro.sample("width", dist.LogNormal(torch.tensor(0.0, dtype=torch.float64), 1.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.StudentT(torch.tensor(4.0, dtype=torch.float64), centre, width), obs=y)
+
+
+def test_student_t_with_a_scale_and_bounded_parameters() -> None:
+    y = 1.0 + 0.5 * torch.tensor(np.random.default_rng(5).standard_t(4, size=60))
+    pyro.set_rng_seed(2)
+    mcmc = MCMC(MALA(robust), num_samples=800, warmup_steps=300, disable_progbar=True)
+    mcmc.run(y)
+    draws = {name: values.numpy() for name, values in mcmc.get_samples().items()}
+    # the posterior on a grid
+    centre, width = np.meshgrid(np.linspace(0.3, 1.7, 141), np.linspace(0.2, 1.2, 151), indexing="ij")
+    scaled = (y.numpy()[:, None, None] - centre) / width
+    log_posterior = (-2.5 * np.log1p(scaled**2 / 4) - np.log(width)).sum(axis=0) - 0.5 * np.log(width) ** 2 - np.log(width)
+    weight = np.exp(log_posterior - log_posterior.max())
+    weight /= weight.sum()
+    for values, grid in ((draws["centre"], centre), (draws["width"], width)):
+        mean = float((weight * grid).sum())
+        deviation = math.sqrt(float((weight * (grid - mean) ** 2).sum()))
+        effective = ess(values[None], method="mean")
+        assert effective > 60
+        assert abs(values.mean() - mean) < 4 * deviation / math.sqrt(effective)
+        assert values.std() / deviation == pytest.approx(1.0, abs=0.3)
+
+
+def counts(y: Tensor) -> None:
+    rate = pyro.sample("rate", dist.Gamma(torch.tensor(2.0, dtype=torch.float64), 1.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Poisson(rate), obs=y)
+
+
+def test_other_likelihoods_learn_their_metric() -> None:
+    y = torch.tensor([3.0, 5.0, 4.0, 2.0, 6.0, 3.0], dtype=torch.float64)
+    pyro.set_rng_seed(3)
+    kernel = MALA(counts)
+    mcmc = MCMC(kernel, num_samples=800, warmup_steps=300, disable_progbar=True)
+    mcmc.run(y)
+    rate = mcmc.get_samples()["rate"].numpy()
+    shape, scale = 2.0 + 23.0, 1.0 / 7.0
+    effective = ess(rate[None], method="mean")
+    assert abs(rate.mean() - shape * scale) < 4 * math.sqrt(shape) * scale / math.sqrt(effective)
+    assert float(kernel._factor[0, 0]) != 1.0
+
+
+def test_metric_is_frozen_after_warm_up() -> None:
+    pyro.set_rng_seed(4)
+    kernel = MALA(line)
+    seen = []
+    mcmc = MCMC(
+        kernel,
+        num_samples=50,
+        warmup_steps=60,
+        disable_progbar=True,
+        hook_fn=lambda k, _, stage, __: seen.append((stage, k._factor.clone(), float(k._dual.log_average[0]))),
+    )
+    mcmc.run(X, Y)
+    kept = [entry for entry in seen if entry[0].startswith("Sample")]
+    assert len({entry[2] for entry in kept}) == 1
+    assert all(torch.equal(entry[1], kept[0][1]) for entry in kept)
+
+
+def test_a_given_fisher_matrix_is_the_metric() -> None:
+    pyro.set_rng_seed(5)
+    kernel = MALA(line, fisher=lambda flat: torch.diag(torch.tensor([4.0, 25.0], dtype=torch.float64)))
+    kernel.setup(10, X, Y)
+    assert torch.allclose(kernel._factor @ kernel._factor.mT, torch.diag(torch.tensor([0.25, 0.04], dtype=torch.float64)), rtol=1e-6)

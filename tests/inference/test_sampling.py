@@ -1,0 +1,64 @@
+"""supermage.sample on known targets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from supermage.errors import DomainError
+from supermage.inference.arviz_access import ess, rhat
+from supermage.inference.sampling import sample
+
+SCALES = torch.tensor([0.1, 1.0, 5.0, 30.0], dtype=torch.float64)
+ROTATION = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))[0]
+PRECISION = ROTATION @ torch.diag(SCALES**-2) @ ROTATION.mT
+COVARIANCE = ROTATION @ torch.diag(SCALES**2) @ ROTATION.mT
+MEAN = torch.tensor([3.0, -1.0, 0.0, 10.0], dtype=torch.float64)
+
+
+def log_density(x: Tensor) -> Tensor:
+    return -0.5 * (x - MEAN) @ PRECISION @ (x - MEAN)
+
+
+START = MEAN + torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) @ torch.linalg.cholesky(COVARIANCE).mT
+
+
+@pytest.mark.parametrize("kernel", ["mala", "hmc", "persistent-mala"])
+@pytest.mark.parametrize("fisher", [None, lambda x: PRECISION])
+def test_moments_of_a_rotated_gaussian(kernel: str, fisher: object) -> None:
+    data = sample(log_density, START, kernel=kernel, draws=500, warmup=300, seed=4, fisher=fisher)
+    x = data["posterior"]["x"].values
+    assert x.shape == (4, 500, 4)
+    for k in range(4):
+        width = float(COVARIANCE[k, k]) ** 0.5
+        assert rhat(x[..., k]) < 1.1
+        assert abs(x[..., k].mean() - float(MEAN[k])) < 4 * width / ess(x[..., k], method="mean") ** 0.5
+        squared = (x[..., k] - float(MEAN[k])) ** 2
+        assert abs(squared.mean() / width**2 - 1.0) < 4 * squared.std() / width**2 / ess(squared, method="mean") ** 0.5
+    assert data["sample_stats"]["acceptance_rate"].shape == (4, 500)
+    assert data.attrs["gradients"] >= 4 * 800
+
+
+def test_reproducible_and_seeded() -> None:
+    one, two, other = (sample(log_density, START, draws=20, warmup=30, seed=s)["posterior"]["x"].values for s in (1, 1, 2))
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, other)
+
+
+def test_a_density_that_cannot_be_vmapped() -> None:
+    def branching(x: Tensor) -> Tensor:
+        return -0.5 * (x**2).sum() if float(x.detach()[0]) > -100 else -(x**4).sum()
+
+    x = sample(branching, torch.zeros(2, 3, dtype=torch.float64), draws=400, warmup=200, seed=0)["posterior"]["x"].values
+    assert abs(x.std() - 1.0) < 0.15
+
+
+def test_bad_input() -> None:
+    with pytest.raises(DomainError, match="did you mean 'mala'"):
+        sample(log_density, START, kernel="malla", draws=1, warmup=0, seed=0)
+    with pytest.raises(DomainError, match=r"shape \(chains, d\), got \(4,\)"):
+        sample(log_density, START[0], draws=1, warmup=0, seed=0)
+    with pytest.raises(DomainError, match="finite log density"):
+        sample(lambda x: torch.log(x).sum(), -torch.ones(2, 2, dtype=torch.float64), draws=1, warmup=0, seed=0)
