@@ -40,7 +40,7 @@ class SkyModel(Protocol):
 
 @dataclass(frozen=True)
 class Chart:
-    """Which coordinates the sampler uses, in numbers that a file can hold: the circle's centre, the pivots' radii and reference, stretch."""
+    """Which coordinates the sampler uses, in numbers for a file: the circle's centre, the pivots' radii and reference, stretch."""
 
     cut: float = 180.0
     velocity_radius: float | None = None

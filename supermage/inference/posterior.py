@@ -103,7 +103,7 @@ class Posterior:
         return self._data
 
     def summary(self) -> pd.DataFrame:
-        """One row a parameter: unit, mean, sd, median, 68 and 95 % interval, prior, posterior over prior width, R-hat, ESS, and the truth."""
+        """A row a parameter: unit, mean, sd, median, 68 and 95 % interval, prior, posterior over prior width, R-hat, ESS, and the truth."""
         import pandas as pd
 
         from supermage.inference.diagnostics import unwrap_angle

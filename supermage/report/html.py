@@ -29,8 +29,8 @@ code, pre { font: .82em/1.4 ui-monospace, Menlo, Consolas, monospace; }
 pre { background: #f5f5f5; padding: .7rem; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
 code { overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font: .8rem/1.35 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
-th, td { padding: .22rem .45rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+table { border-collapse: collapse; font: .76rem/1.3 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .38rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th { border-bottom: 1.5px solid #555; text-align: right; vertical-align: bottom; white-space: normal; }
 th:first-child, td:first-child, .left { text-align: left; }
 td.prior-dominated { background: #f3e9d2; } td.bad { background: #f6d5d5; }

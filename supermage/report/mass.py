@@ -82,7 +82,7 @@ def _intervals(record: Record) -> str:
     numbers = [fixed_point(v, decimals) for v in (float(np.median(log_mass)), inner.low, inner.high, outer.low, outer.high)]
     return (
         f"log10(M/Msun) = {numbers[0]}; 68 %: {numbers[1]} to {numbers[2]}; 95 %: {numbers[3]} to {numbers[4]}; prior: "
-        f"{record.mass.lower:g} to {record.mass.upper:g}"
+        f"{record.mass.lower:.4g} to {record.mass.upper:.4g}"
     )
 
 

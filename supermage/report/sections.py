@@ -139,7 +139,7 @@ def _parameter_row(parameter: Sampled, item: Row, mock: bool) -> list[str]:
         f'<td class="{"" if good else "bad"}">{item.r_hat}</td>',
         _ess_cell(parameter.mixing.ess),
     ]
-    return cells + ([f"{minus(item.truth)} ({item.truth_inside})" if item.truth else ""] if mock else [])
+    return cells + ([f"{minus(item.truth)}<br>{item.truth_inside}" if item.truth else ""] if mock else [])
 
 
 def _ess_cell(value: float) -> str:

@@ -51,7 +51,7 @@ def row(parameter: Sampled) -> Row:
         minus=fixed_point(minus, decimals),
         low95=place(outer.low),
         high95=place(outer.high),
-        prior=f"{parameter.lower:.6g} to {parameter.upper:.6g}",
+        prior=f"{parameter.lower:.4g} to {parameter.upper:.4g}",
         edges="circle" if parameter.circular else parameter.touched or "none",
         width_ratio=f"{parameter.width_ratio:.2f}",
         r_hat=f"{mixing.r_hat:.3f}",
