@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from supermage.constants import ARCSEC
-from supermage.data_reduction.gridded import GriddedVisibilities
+from supermage.data_reduction.gridded import GriddedVisibilities, open_visibilities
 from supermage.inference.likelihood import VisibilityNoise
 from supermage.inference.model import GalaxyFit
 from supermage.inference.priors import build_priors
-from supermage.recipe import FitSection
+from supermage.recipe import FitSection, Recipe
 from tests.data_reduction.factories import make_gridded
 
 TRUTH = {
@@ -81,17 +85,72 @@ class ToySky:
         return torch.einsum("bck,nk->bcn", line.to(cells.dtype), cells)
 
 
-def toy_data(*, seed: int = 3, n_cell: int = 150, n_channel: int = 24, truth: Mapping[str, float] = TRUTH) -> GriddedVisibilities:
-    quiet = make_gridded(seed=seed, n_channel=n_channel, n_cell=n_cell, n_pixel=64, noise=False, channel_width=25e6)
+def toy_data(
+    *,
+    seed: int = 3,
+    n_cell: int = 150,
+    n_channel: int = 24,
+    n_block: int = 2,
+    noise: bool = True,
+    truth: Mapping[str, float] = TRUTH,
+    **changes: Any,
+) -> GriddedVisibilities:
+    shape = {"seed": seed, "n_block": n_block, "n_channel": n_channel, "n_cell": n_cell, "n_pixel": 64, "channel_width": 25e6, **changes}
+    quiet = make_gridded(noise=False, **shape)
     signal = ToySky(quiet).visibilities(tensors(truth)).numpy()
-    return make_gridded(seed=seed, n_channel=n_channel, n_cell=n_cell, n_pixel=64, channel_width=25e6, signal=signal)
+    return make_gridded(signal=signal, noise=noise, **shape)
 
 
 def toy_fit(gridded: GriddedVisibilities, **options: object) -> GalaxyFit:
     section = FitSection(visibilities="v.nc", output="p.nc", **options)  # type: ignore[arg-type]
+    return fit_of(gridded, section)
+
+
+def fit_of(gridded: GriddedVisibilities, section: FitSection) -> GalaxyFit:
     noise = VisibilityNoise(gridded, likelihood=section.model.likelihood, continuum=section.model.continuum, dtype=torch.float64)
     return GalaxyFit(ToySky(gridded), noise, build_priors(section))
 
 
+def held(*free: str, truth: Mapping[str, float] = TRUTH) -> dict[str, dict[str, float]]:
+    """Priors that hold every parameter at the truth but some."""
+    return {name: {"fixed": value} for name, value in truth.items() if name not in free}
+
+
 def random_theta(rng: np.random.Generator, fit: GalaxyFit) -> dict[str, float]:
     return {p.name: float(rng.uniform(p.lower + 0.02 * (p.upper - p.lower), p.upper - 0.02 * (p.upper - p.lower))) for p in fit.priors.free}
+
+
+FREE = ("log10_mbh", "gamma", "intensity_rb", "PA", "systemic_velocity", "x", "Flux")
+"""What the small fits leave free: the stretched mass, both pivots, the circle, and three plain parameters."""
+
+
+def toy_recipe(folder: Path, *, priors: Mapping[str, Any] | None = None, **sampler: object) -> Recipe:
+    """A recipe of a fit that takes a second, its data written beside it."""
+    if not (folder / "visibilities.nc").exists():
+        toy_data(n_cell=20, n_channel=6).save(folder / "visibilities.nc")
+    settings = {"processes": 1, "chains": 2, "starts": 6, "optima": 1, "metric_points": 4, "warmup": (10, 12, 8), "draws": 60, "segment": 15, **sampler}
+    fit = {"visibilities": "visibilities.nc", "output": "posterior.nc", "priors": priors or held(*FREE), "sampler": settings}
+    galaxy = {"name": "toy", "distance": 11.4, "rest_frequency": 230.538e9}
+    return Recipe.model_validate({"folder": folder, "galaxy": galaxy, "fit": fit})
+
+
+@dataclass(frozen=True)
+class ToyFactory:
+    """Makes the toy's model inside a process; ``pause`` seconds longer for each model computed."""
+
+    recipe: Recipe
+    pause: float = 0.0
+
+    def __call__(self) -> GalaxyFit:
+        section = self.recipe.fit
+        assert section is not None
+        fit = fit_of(open_visibilities(self.recipe.path(section.visibilities)), section)
+        if self.pause > 0:
+            quick = fit.galaxy_model.visibilities
+
+            def slow(theta: Mapping[str, Tensor]) -> Tensor:
+                time.sleep(self.pause)
+                return quick(theta)
+
+            fit.galaxy_model.visibilities = slow  # type: ignore[method-assign]
+        return fit
