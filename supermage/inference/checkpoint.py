@@ -87,7 +87,8 @@ class CheckpointStore:
         body = buffer.getvalue()
         content = MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
         try:
-            if self.newest.exists():
+            # a damaged newest one must not push out the whole one before it
+            if _is_whole(self.newest):
                 # a hard link first: there is no moment without a whole file
                 link = self.folder / f".previous.{os.getpid()}.tmp"
                 link.unlink(missing_ok=True)
@@ -126,12 +127,25 @@ class CheckpointStore:
             path.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> tuple[Arrays, dict[str, Any]] | None:
+def _body(path: Path) -> bytes | None:
+    """What a file holds, if its checksum says that it is whole."""
     try:
         content = path.read_bytes()
-        digest, _, body = content.removeprefix(MAGIC).partition(b"\n")
-        if not content.startswith(MAGIC) or hashlib.sha256(body).hexdigest().encode() != digest:
-            return None
+    except OSError:
+        return None
+    digest, _, body = content.removeprefix(MAGIC).partition(b"\n")
+    return body if content.startswith(MAGIC) and hashlib.sha256(body).hexdigest().encode() == digest else None
+
+
+def _is_whole(path: Path) -> bool:
+    return _body(path) is not None
+
+
+def _read(path: Path) -> tuple[Arrays, dict[str, Any]] | None:
+    body = _body(path)
+    if body is None:
+        return None
+    try:
         with np.load(io.BytesIO(body), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         return arrays, json.loads(arrays.pop("header").tobytes().decode())

@@ -72,9 +72,9 @@ class Diagnosis:
 
 
 def unwrap_angle(draws: FloatArray) -> FloatArray:
-    """Angles in deg moved to within half a turn of their circular mean, so that ordinary statistics hold."""
+    """Angles in deg moved to within half a turn of their circular mean in [0, 360), so that ordinary statistics hold."""
     radians = np.radians(draws)
-    centre = np.degrees(np.arctan2(np.sin(radians).mean(), np.cos(radians).mean()))
+    centre = np.degrees(np.arctan2(np.sin(radians).mean(), np.cos(radians).mean())) % 360.0
     return centre + (draws - centre + 180.0) % 360.0 - 180.0
 
 

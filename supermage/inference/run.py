@@ -176,9 +176,9 @@ def _segment(
     run.chains = [drawn.chain for drawn in brought]
     run.gradients += sum(drawn.gradients for drawn in brought)
     run.steps_done += n_steps
-    for name in RECORDS:
-        new = np.stack([getattr(drawn, name) for drawn in brought])
-        records[name] = np.concatenate([records[name], new], axis=1) if name in records else new
+    new = {name: np.stack([getattr(drawn, name) for drawn in brought]) for name in RECORDS}
+    # all at once: an interruption must find records of one length
+    records.update({name: np.concatenate([records[name], array], axis=1) if name in records else array for name, array in new.items()})
     for drawn in brought:
         k = int(np.argmax(drawn.log_density))
         if drawn.log_density[k] > run.best_log_density:
@@ -201,7 +201,7 @@ def _end_stage(run: Run, workers: Workers, sampler: SamplerSection) -> str:
         note += f", metric from {sampler.metric_points} points"
         strays = [c for c in range(len(run.chains)) if c not in held]
         if strays:
-            _bring_back(run, workers, strays, [torch.from_numpy(position[held[c % len(held)], c].copy()) for c in strays])
+            _bring_back(run, workers, strays, [torch.from_numpy(position[held[c % len(held)], c % position.shape[1]].copy()) for c in strays])
             note += f", {len(strays)} of {len(run.chains)} chains brought back from modes with less than e^{NO_WEIGHT:.0f} of the weight"
     run.steps.append(step)
     run.stage += 1
@@ -220,7 +220,12 @@ def _fishers(run: Run, workers: Workers, position: FloatArray, points: int) -> l
     picked = np.linspace(0, steps - 1, max(1, math.ceil(points / chains))).round().astype(int)
     work = [(run.chart, torch.from_numpy(position[c, k].copy())) for c in range(chains) for k in picked]
     matrices = workers.map(fisher_in_chart, work)
-    return [torch.stack(matrices[c * len(picked) : (c + 1) * len(picked)]).mean(dim=0) for c in range(chains)]
+    return [_mean_of_finite(matrices[c * len(picked) : (c + 1) * len(picked)], otherwise=run.precision) for c in range(chains)]
+
+
+def _mean_of_finite(matrices: list[Tensor], *, otherwise: Tensor) -> Tensor:
+    finite = [matrix for matrix in matrices if bool(torch.isfinite(matrix).all())]
+    return torch.stack(finite).mean(dim=0) if finite else otherwise
 
 
 def log_weights(log_density: FloatArray, precisions: list[Tensor]) -> FloatArray:
