@@ -150,7 +150,8 @@ class Pivots:
         relative = 10.0 ** (theta["log10_mbh"] - self.reference["log10_mbh"])
         reference = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.reference.items()}
         stars = reference["gamma"] + slope_offset(reference, self.slope_radius)
-        total = (stars + 2.0 * q2) / (1.0 + q2)
+        # beyond slope 2 the stars rotate like a point mass too, and there is no slope to keep
+        total = ((stars + 2.0 * q2) / (1.0 + q2)).clamp(max=2.0)
         return torch.log10(1.0 + q1 * relative), (2.0 - total) * q2 * relative
 
 

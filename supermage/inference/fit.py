@@ -27,7 +27,18 @@ from supermage.inference.model import Chart, GalaxyFit, build_model
 from supermage.inference.posterior import Posterior, make_posterior
 from supermage.inference.priors import Priors, build_priors
 from supermage.inference.run import Run, advance
-from supermage.inference.start import Optimum, Search, draw_starts, merge, optimum_in_chart, overdispersed, polish, scan, vary_starts
+from supermage.inference.start import (
+    Optimum,
+    Search,
+    circular_speed,
+    draw_starts,
+    merge,
+    optimum_in_chart,
+    overdispersed,
+    polish,
+    scan,
+    vary_starts,
+)
 from supermage.progress import Progress, SilentProgress
 from supermage.recipe import FitSection, Recipe
 
@@ -35,6 +46,9 @@ FloatArray = NDArray[np.float64]
 
 VELOCITY_PIVOT, SLOPE_PIVOT = 0.8, 0.5
 """Radii of the pivots in units of the gas' flux-weighted mean radius: 0.8" and 0.5" in the demo, where velocity and slope are measured."""
+
+STRETCH_SHARE = 0.3
+"""Share of the black hole in v^2 at the inner pivot at which the data's information about its mass is measured."""
 
 SCAN_BATCH = 10
 """Starts scanned by one call of a process."""
@@ -172,7 +186,7 @@ def begin(workers: Workers, priors: Priors, section: FitSection, gridded: Gridde
         raise SupermageError("a fit needs a start where the model is finite, got none")
     progress.done(f"log posterior {', '.join(f'{value:.1f}' for _, value in climbed)}")
     chart = choose_chart(climbed[0][0], priors)
-    chart = stretch_mass(chart, workers.map(optimum_in_chart, [(chart, climbed[0][0], 15)])[0], climbed[0][0], priors)
+    chart = stretch_mass(workers, chart, climbed[0][0], priors)
     optima = merge(workers.map(optimum_in_chart, [(chart, theta, 15) for theta, value in climbed if value > climbed[0][1] - 40.0]))
     return _set_out(workers, chart, optima, sampler, rng)
 
@@ -185,14 +199,26 @@ def choose_chart(theta: dict[str, float], priors: Priors) -> Chart:
     return Chart(cut, VELOCITY_PIVOT * scale, SLOPE_PIVOT * scale, tuple(sorted(theta.items())))
 
 
-def stretch_mass(chart: Chart, optimum: Optimum, theta: dict[str, float], priors: Priors) -> Chart:
-    """Stretch the coordinate of the black hole's mass by what the data know of it at an optimum, the other parameters left free."""
+def stretch_mass(workers: Workers, chart: Chart, theta: dict[str, float], priors: Priors) -> Chart:
+    """Stretch the coordinate of the black hole's mass by what the data know of it, the other parameters left free.
+
+    The Fisher matrix is taken where the hole has a share of v^2 at the inner pivot, whatever the mass of ``theta``: it needs no data, and at
+    a light optimum it would know nothing.
+    """
     free = {p.name: p for p in priors.free}
-    if "log10_mbh" not in free:
+    if "log10_mbh" not in free or chart.slope_radius is None:
         return chart
+    prior = free["log10_mbh"]
+    trial = {**theta, "log10_mbh": 8.0}
+    total, unit = (circular_speed(workers.problem.fit, trial, chart.slope_radius, part) for part in ("total", "black_hole"))
+    margin = 0.05 * (prior.upper - prior.lower)
+    mass = 8.0 + math.log10(max(STRETCH_SHARE * total**2, 1e-6) / max(unit**2, 1e-6))
+    mass = min(max(mass, prior.lower + margin), prior.upper - margin)
+    target = workers.problem.target(chart)
+    precision = target.fisher(target.coordinates.from_theta({**theta, "log10_mbh": mass}))
     i = priors.names.index("log10_mbh")
-    information = 1.0 / float(torch.linalg.inv(optimum.precision)[i, i]) - 1.0
-    stretch = Stretch.of_mass(theta["log10_mbh"], free["log10_mbh"].lower, free["log10_mbh"].upper, information)
+    information = 1.0 / float(torch.linalg.inv(precision)[i, i]) - 1.0
+    stretch = Stretch.of_mass(mass, prior.lower, prior.upper, information)
     return chart if stretch is None else replace(chart, stretch=(stretch.rate, stretch.knee))
 
 

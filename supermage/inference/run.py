@@ -201,7 +201,8 @@ def _end_stage(run: Run, workers: Workers, sampler: SamplerSection) -> str:
         note += f", metric from {sampler.metric_points} points"
         strays = [c for c in range(len(run.chains)) if c not in held]
         if strays:
-            _bring_back(run, workers, strays, [torch.from_numpy(position[held[c % len(held)], c % position.shape[1]].copy()) for c in strays])
+            homes = [position[held[c % len(held)], c % position.shape[1]] for c in strays]
+            _bring_back(run, workers, strays, [torch.from_numpy(z.copy()) for z in homes])
             note += f", {len(strays)} of {len(run.chains)} chains brought back from modes with less than e^{NO_WEIGHT:.0f} of the weight"
     run.steps.append(step)
     run.stage += 1

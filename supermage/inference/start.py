@@ -96,14 +96,15 @@ def _with_rotation(fit: GalaxyFit, start: dict[str, float], size: float, velocit
     start |= _inside(fit.priors, {"scale_length": size})
     radius = start["scale_length"]
     share = float(rng.uniform(0.0, 0.7))
-    unit = _velocity(fit, {**start, "log10_mbh": 8.0}, radius, "black_hole")
+    unit = circular_speed(fit, {**start, "log10_mbh": 8.0}, radius, "black_hole")
     start |= _inside(fit.priors, {"log10_mbh": 8.0 + math.log10(max(share, 1e-3) * velocity**2 / max(unit**2, 1e-6))})
-    rest = max(velocity**2 - _velocity(fit, start, radius, "black_hole") ** 2, 0.02 * velocity**2)
-    stars = _velocity(fit, {**start, "intensity_rb": 3.0}, radius, "stars")
+    rest = max(velocity**2 - circular_speed(fit, start, radius, "black_hole") ** 2, 0.02 * velocity**2)
+    stars = circular_speed(fit, {**start, "intensity_rb": 3.0}, radius, "stars")
     return start | _inside(fit.priors, {"intensity_rb": 3.0 + math.log10(rest / max(stars**2, 1e-6))})
 
 
-def _velocity(fit: GalaxyFit, values: Mapping[str, float], radius: float, component: str) -> float:
+def circular_speed(fit: GalaxyFit, values: Mapping[str, float], radius: float, component: str) -> float:
+    """Circular velocity of a component at a radius (arcsec), km/s."""
     with torch.no_grad():
         return float(fit.galaxy_model.circular_velocity(_tensors(values), torch.tensor([radius], dtype=torch.float64), component)[0])
 

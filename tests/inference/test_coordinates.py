@@ -163,7 +163,7 @@ def local_slope(theta: dict[str, torch.Tensor], radius: float) -> float:
 
 
 def test_pivots_are_what_they_say() -> None:
-    """At fixed z of the pivots, log10 v*^2 + log10(1 + q1 m) and slope + (2 - s) q2 m stay, whatever else moves; z moves them as it says."""
+    """At fixed z of the pivots, log10 v*^2 + log10(1 + q1 m) and slope + (2 - s) q2 m stay, whatever else moves."""
     coordinates = WIDE.coordinates(WITH_HOLE)
     z = coordinates.from_theta(MIDDLE)
     middle = tensors(MIDDLE)

@@ -1,0 +1,99 @@
+"""R-hat, effective sample sizes, edges and widths against ArviZ and closed forms."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+
+import numpy as np
+import pytest
+
+from supermage.inference.diagnostics import EDGE_SHARE, diagnose, diagnose_parameter, unwrap_angle
+from supermage.inference.parameters import PARAMETERS
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import arviz
+
+X = dataclasses.replace(PARAMETERS["x"], lower=-5.0, upper=5.0)
+ANGLE = PARAMETERS["PA"]
+
+
+def autoregressive(rho: float, *, offset: float = 0.0, seed: int = 1, n: int = 2000) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    x = np.zeros((4, n))
+    for k in range(1, n):
+        x[:, k] = rho * x[:, k - 1] + math.sqrt(1 - rho**2) * rng.standard_normal(4)
+    return x + offset * np.arange(4)[:, None]
+
+
+@pytest.mark.parametrize(("rho", "offset"), [(0.0, 0.0), (0.9, 0.0), (0.5, 0.3)])
+def test_numbers_are_those_of_arviz(rho: float, offset: float) -> None:
+    x = autoregressive(rho, offset=offset)
+    found = diagnose_parameter(x, X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert found.rhat == pytest.approx(float(arviz.rhat(x)))
+        assert found.ess_bulk == pytest.approx(float(arviz.ess(x, method="bulk")))
+        assert found.ess_tail == pytest.approx(float(arviz.ess(x, method="tail")))
+        assert found.mcse_mean == pytest.approx(float(arviz.mcse({"x": x}, method="mean")["x"]), rel=1e-3)
+    assert found.width_ratio == pytest.approx(x.std() / (10.0 / math.sqrt(12.0)))
+
+
+def test_effective_sample_size_of_an_autoregressive_chain() -> None:
+    found = diagnose_parameter(autoregressive(0.8, n=8000), X)
+    assert found.ess_bulk == pytest.approx(4 * 8000 * 0.2 / 1.8, rel=0.15)
+    assert found.rhat < 1.01
+
+
+def test_rhat_of_chains_apart() -> None:
+    """Unit normals whose means scatter by s have R-hat near sqrt(1 + s^2)."""
+    x = autoregressive(0.0, offset=1.0)
+    assert diagnose_parameter(x, X).rhat == pytest.approx(math.sqrt(1 + np.var([0, 1, 2, 3], ddof=1)), rel=0.1)
+
+
+def test_edges_are_seen() -> None:
+    rng = np.random.default_rng(2)
+    flat = diagnose_parameter(rng.uniform(-5, 5, (4, 5000)), X)
+    assert flat.lower_edge == pytest.approx(EDGE_SHARE, rel=0.2) and flat.upper_edge == pytest.approx(EDGE_SHARE, rel=0.2)
+    assert flat.width_ratio == pytest.approx(1.0, rel=0.02)
+    low = diagnose_parameter(np.abs(rng.normal(0, 0.1, (4, 500))) - 5.0, X)
+    assert low.lower_edge > 0.9 and low.upper_edge == 0.0
+    high = diagnose_parameter(5.0 - np.abs(rng.normal(0, 0.1, (4, 500))), X)
+    assert high.upper_edge > 0.9 and high.lower_edge == 0.0
+    # a circle has no edges
+    circle = diagnose_parameter(rng.uniform(0, 2, (4, 500)), ANGLE, circular=True)
+    assert circle.lower_edge == circle.upper_edge == 0.0
+
+
+@pytest.mark.parametrize("centre", [0.5, 67.0, 180.0, 300.0, 359.5])
+def test_angles_across_the_cut(centre: float) -> None:
+    rng = np.random.default_rng(3)
+    straight = centre + rng.normal(0, 3.0, (4, 400))
+    unwrapped = unwrap_angle(straight % 360.0)
+    assert np.ptp(unwrapped) < 40.0
+    assert np.allclose((unwrapped - straight + 180.0) % 360.0, 180.0)
+    assert -1.0 < unwrapped.mean() < 361.0
+    found = diagnose_parameter(straight % 360.0, ANGLE, circular=True)
+    direct = diagnose_parameter(straight, ANGLE)
+    assert found.rhat == pytest.approx(direct.rhat) and found.width_ratio == pytest.approx(direct.width_ratio)
+
+
+def test_verdict() -> None:
+    good, slow, apart = autoregressive(0.0), autoregressive(0.99, n=1000), autoregressive(0.0, offset=0.5)
+    y = dataclasses.replace(X, name="y")
+    both = diagnose({"x": good, "y": good}, (X, y), acceptance=np.full((4, 2000), 0.7))
+    assert both.converged
+    assert both.acceptance == pytest.approx((0.7,) * 4)
+    for bad in (slow, apart, np.zeros((4, 100))):
+        assert not diagnose({"x": good, "y": bad}, (X, y)).converged
+        assert not diagnose({"x": bad, "y": good}, (X, y)).converged
+    mixed = diagnose({"x": good, "y": apart}, (X, y))
+    assert mixed.worst_rhat == mixed.parameters["y"].rhat > mixed.parameters["x"].rhat
+    assert mixed.smallest_ess == min(mixed.parameters["y"].ess_bulk, mixed.parameters["y"].ess_tail)
+
+
+def test_too_few_draws_do_not_converge() -> None:
+    assert not diagnose({"x": np.random.default_rng(4).normal(size=(2, 3))}, (X,)).converged
+    assert not diagnose({"x": np.random.default_rng(4).normal(size=(2, 20))}, (X,)).converged
