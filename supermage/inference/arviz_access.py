@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import numpy as np
+import xarray
 from numpy.typing import NDArray
+from xarray.backends import H5NetCDFStore
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -58,8 +62,22 @@ def read(path: Path) -> Any:
     return data
 
 
-def write(data: Any, path: Path) -> None:
-    """Write InferenceData as netCDF."""
+def as_netcdf(data: Any) -> bytes:
+    """InferenceData as the content of a netCDF file.
+
+    Made in memory: where the disk is full, HDF5 may end the process in place of an error.
+    """
+    buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        data.to_netcdf(str(path), engine="h5netcdf")
+        with h5netcdf.File(buffer, "w") as file:
+            xarray.Dataset(attrs=data.attrs).dump_to_store(H5NetCDFStore(file))
+            for group in data.groups():
+                table = data[group]
+                table.dump_to_store(H5NetCDFStore(file.create_group(group)), encoding={name: {"zlib": True} for name in table.data_vars})
+    return buffer.getvalue()
+
+
+def write(data: Any, path: Path) -> None:
+    """Write InferenceData as netCDF."""
+    path.write_bytes(as_netcdf(data))

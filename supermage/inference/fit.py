@@ -202,8 +202,8 @@ def choose_chart(theta: dict[str, float], priors: Priors) -> Chart:
 def stretch_mass(workers: Workers, chart: Chart, theta: dict[str, float], priors: Priors) -> Chart:
     """Stretch the coordinate of the black hole's mass by what the data know of it, the other parameters left free.
 
-    The Fisher matrix is taken where the hole has a share of v^2 at the inner pivot, whatever the mass of ``theta``: it needs no data, and at
-    a light optimum it would know nothing.
+    The Fisher matrix is taken where the hole has a share of v^2 at the inner pivot, whatever the mass of ``theta``: it needs no data, and
+    at a light optimum it would know nothing.
     """
     free = {p.name: p for p in priors.free}
     if "log10_mbh" not in free or chart.slope_radius is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supermage.errors import DataError, nearest_name
+from supermage.inference.checkpoint import write_atomically
 from supermage.inference.parameters import PARAMETERS, Parameter
 
 if TYPE_CHECKING:
@@ -145,17 +145,10 @@ class Posterior:
         from supermage.inference import arviz_access
 
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            arviz_access.write(self._data, temporary)
-            with temporary.open("rb+") as stream:
-                os.fsync(stream.fileno())
-            temporary.replace(path)
+            write_atomically(path, arviz_access.as_netcdf(self._data))
         except OSError as error:
             raise DataError(f"a posterior must be writable, got {path}: {error.strerror or error}") from None
-        finally:
-            temporary.unlink(missing_ok=True)
         self.path = path
         return path
 
