@@ -17,13 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from supermage.data_reduction.gridded import GriddedVisibilities, open_visibilities
-from supermage.errors import DataError, RecipeError, SupermageError
+from supermage.errors import DataError, RecipeError, SupermageError, nearest_name
 from supermage.inference.chains import Workers, chain_in_chart
 from supermage.inference.checkpoint import CheckpointStore, fingerprint
 from supermage.inference.coordinates import Stretch
 from supermage.inference.langevin import KERNELS
 from supermage.inference.metric import add_ridge, factor_of_precision
 from supermage.inference.model import Chart, GalaxyFit, build_model
+from supermage.inference.parameters import PARAMETERS
 from supermage.inference.posterior import Posterior, make_posterior
 from supermage.inference.priors import Priors, build_priors
 from supermage.inference.run import Run, advance
@@ -108,18 +109,17 @@ def fit(
     progress = SilentProgress() if progress is None else progress
     began = time.monotonic()
     if section.sampler.kernel not in KERNELS:
-        raise RecipeError(f"fit.sampler.kernel must be one of {', '.join(KERNELS)}, got '{section.sampler.kernel}'")
+        raise RecipeError(f"fit.sampler.kernel must be one of {', '.join(KERNELS)}, got '{section.sampler.kernel}'"
+                          f"{nearest_name(section.sampler.kernel, KERNELS)}")
     priors = build_priors(section)
     if section.sampler.start is not None:
         priors.check_inside(section.sampler.start)
     truth = _read_truth(recipe)
     gridded = open_visibilities(recipe.path(section.visibilities))
-    output = recipe.path(section.output)
+    output = recipe.output(section.output)
     mark = _fingerprint(recipe, gridded)
     store = CheckpointStore(output.parent / "checkpoint", mark)
-    if not resume:
-        store.clear()
-    found = store.load()
+    found = store.load() if resume else None
     with _workers(factory or ModelFactory(recipe), section.sampler.processes) as workers:
         spent = 0.0
         if found is None:
@@ -136,6 +136,8 @@ def fit(
         def result() -> Posterior:
             return _posterior(run, recipe, priors, gridded, truth, seconds())
 
+        if not resume:
+            store.clear()
         save(run)
         try:
             advance(run, workers, section.sampler, save=save, progress=progress)
@@ -248,9 +250,16 @@ def _read_truth(recipe: Recipe) -> dict[str, Any] | None:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"fit.truth must be a JSON file of true values, got {path}: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"fit.truth must be a JSON file of true values, got {path} ({why})") from None
     if not isinstance(table, dict) or not isinstance(table.get("parameters"), dict):
         raise DataError(f"fit.truth must hold 'parameters', got {path} without")
+    for parameter, value in table["parameters"].items():
+        if parameter not in PARAMETERS:
+            near = nearest_name(parameter, PARAMETERS)
+            raise DataError(f"fit.truth must name parameters of the model, got '{parameter}' in {path}{near}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise DataError(f"fit.truth must hold finite numbers, got {parameter} = {value!r} in {path}")
     return table
 
 

@@ -48,16 +48,16 @@ def add_ridge(fisher: Matrix, *, ridge_frac: float = 1e-6, ridge_min: float = 1e
 
 
 def factor_of_precision(precision: Matrix) -> Matrix:
-    """L with ``L L^T = precision^-1``."""
+    """L with ``L L^T = precision^-1``; rows in order in memory, as it comes back from a file, so that products agree to the last bit."""
     values, vectors = torch.linalg.eigh(0.5 * (precision + precision.mT))
     floor = values.max().clamp(min=1e-300) * 1e-14
-    return vectors / torch.sqrt(values.clamp(min=floor))
+    return (vectors / torch.sqrt(values.clamp(min=floor))).contiguous()
 
 
 def factor_of_covariance(covariance: Matrix) -> Matrix:
     """L with ``L L^T = covariance``; eigenvalues below a part in 1e14 of the largest are raised to it."""
     values, vectors = torch.linalg.eigh(0.5 * (covariance + covariance.mT))
-    return vectors * torch.sqrt(values.clamp(min=values.max().clamp(min=1e-300) * 1e-14))
+    return (vectors * torch.sqrt(values.clamp(min=values.max().clamp(min=1e-300) * 1e-14))).contiguous()
 
 
 def pooled_covariance(draws: Float[Tensor, "draw chain param"]) -> Matrix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -215,6 +216,7 @@ def build_model(recipe: Recipe, gridded: GriddedVisibilities) -> GalaxyFit:
     options = recipe.fit.model
     dtype = torch.float32 if options.precision == "float32" else torch.float64
     priors = build_priors(recipe.fit)
+    _check_line(recipe.galaxy.rest_frequency, gridded, priors)
     emulator: Any = load_model(options.emulator)
     _check_emulator_range(emulator, priors, recipe.galaxy.distance)
     galaxy_model = GalaxyModel(
@@ -241,6 +243,19 @@ def build_model(recipe: Recipe, gridded: GriddedVisibilities) -> GalaxyFit:
     )
     noise = VisibilityNoise(gridded, likelihood=options.likelihood, continuum=options.continuum, dtype=dtype)
     return GalaxyFit(galaxy_model, noise, priors)
+
+
+def _check_line(rest_frequency: float, gridded: GriddedVisibilities, priors: Priors) -> None:
+    """Refuse another line than was reduced, and one whose every systemic velocity lies outside the band."""
+    if not math.isclose(rest_frequency, gridded.rest_frequency, rel_tol=1e-8):
+        reduced = gridded.rest_frequency
+        raise RecipeError(f"galaxy.rest_frequency must be that of the reduced data, {reduced:.9g} Hz, got {rest_frequency:.9g} Hz")
+    velocity = gridded.velocity
+    low, high = float(velocity.min()), float(velocity.max())
+    edges = {p.name: (p.lower, p.upper) for p in priors.free} | {name: (value, value) for name, value in priors.fixed.items()}
+    if "systemic_velocity" in edges and not (edges["systemic_velocity"][0] <= high and low <= edges["systemic_velocity"][1]):
+        raise RecipeError(f"the line must lie inside the band, {low:.1f} to {high:.1f} km/s, got systemic velocities of "
+                          f"{edges['systemic_velocity'][0]:g} to {edges['systemic_velocity'][1]:g} km/s")
 
 
 def _check_emulator_range(emulator: Any, priors: Priors, distance: float) -> None:

@@ -148,7 +148,8 @@ class Posterior:
         try:
             write_atomically(path, arviz_access.as_netcdf(self._data))
         except OSError as error:
-            raise DataError(f"a posterior must be writable, got {path}: {error.strerror or error}") from None
+            why = os.strerror(error.errno) if error.errno else error
+            raise DataError(f"a posterior must be writable, got {path}: {why}; an earlier file is kept") from None
         self.path = path
         return path
 
@@ -225,6 +226,7 @@ def open_posterior(path: str | Path) -> Posterior:
         raise DataError(f"a posterior must be a netCDF file, got {path}, which is not there")
     try:
         data = arviz_access.read(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"a posterior must be a netCDF file that ArviZ opens, got {path}: {str(error).splitlines()[0]}") from None
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"a posterior must be a netCDF file that ArviZ opens, got {path} ({why})") from None
     return Posterior(data, path=path)

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 
 from supermage.errors import RecipeError, nearest_name
 from supermage.inference.parameters import GAS_INDEX, NFW_HALO, TABLE_1, Parameter
-from supermage.recipe import FitSection
+from supermage.recipe import FitSection, Prior
+
+PHYSICAL = {"scale_length": (0.0, math.inf), "inclination": (0.0, 90.0), "qintr": (0.0, 1.0), "line_broadening": (0.0, math.inf),
+            "gas_index": (0.0, math.inf)}
+"""What a prior may hold at most; the emulator has a range of its own."""
 
 FULL_TURN = 359.0
 """A prior on the position angle at least this wide (deg) is a whole circle."""
@@ -61,17 +65,28 @@ class Priors:
                 )
 
 
+def _check_physical(name: str, prior: Prior | None) -> None:
+    if prior is None or name not in PHYSICAL:
+        return
+    low, high = PHYSICAL[name]
+    for value in (prior.lower, prior.upper, prior.fixed):
+        if value is not None and not low <= value <= high:
+            rule = f"must lie in [{low:g}, {high:g}]" if math.isfinite(high) else f"must be at least {low:g}"
+            raise RecipeError(f"fit.priors.{name} {rule}, got {value:g}")
+
+
 def build_priors(fit: FitSection) -> Priors:
     """Table 1's priors (and those of a halo and a gas index, where there are) under the recipe's changes.
 
     Raises
     ------
     RecipeError
-        If the recipe fixes everything. (Names and bounds are checked when a recipe is read.)
+        If the recipe fixes everything, or allows what is no disc. (Names and order of bounds are checked when a recipe is read.)
     """
     known = TABLE_1 + (NFW_HALO if fit.model.halo == "nfw" else ()) + ((GAS_INDEX,) if fit.model.gas == "stretched" else ())
     free, fixed = [], {}
     for parameter in known:
+        _check_physical(parameter.name, fit.priors.get(parameter.name))
         prior = fit.priors.get(parameter.name)
         if prior is not None and prior.fixed is not None:
             fixed[parameter.name] = prior.fixed

@@ -71,6 +71,7 @@ def test_factors(seed: int, size: int) -> None:
     matrix = positive(seed, size)
     identity = torch.eye(size, dtype=torch.float64)
     precision_factor, covariance_factor = factor_of_precision(matrix), factor_of_covariance(matrix)
+    assert precision_factor.is_contiguous() and covariance_factor.is_contiguous()
     assert torch.allclose(precision_factor.mT @ matrix @ precision_factor, identity, atol=1e-9)
     assert torch.allclose(precision_factor @ precision_factor.mT, torch.linalg.inv(matrix), rtol=1e-8, atol=1e-10)
     assert torch.allclose(covariance_factor @ covariance_factor.mT, matrix, rtol=1e-9)

@@ -108,7 +108,7 @@ def test_failing_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint.os, "fsync", full)
-        with pytest.raises(DataError, match="must be writable, got .*: No space left on device") as error:
+        with pytest.raises(DataError, match=r"must be writable, got .*: No space left on device") as error:
             posterior(seed=2).save(path)
     assert "\n" not in str(error.value)
     assert [p.name for p in tmp_path.iterdir()] == ["posterior.nc"]

@@ -128,8 +128,8 @@ def toy_recipe(folder: Path, *, priors: Mapping[str, Any] | None = None, **sampl
     """A recipe of a fit that takes a second, its data written beside it."""
     if not (folder / "visibilities.nc").exists():
         toy_data(n_cell=20, n_channel=6).save(folder / "visibilities.nc")
-    settings = {"processes": 1, "chains": 2, "starts": 6, "optima": 1, "metric_points": 4, "warmup": (10, 12, 8)}
-    settings |= {"draws": 60, "segment": 15, **sampler}
+    settings = {"processes": 1, "chains": 2, "starts": 4, "optima": 1, "metric_points": 2, "warmup": (6, 8, 6)}
+    settings |= {"draws": 45, "segment": 15, **sampler}
     fit = {"visibilities": "visibilities.nc", "output": "posterior.nc", "priors": priors or held(*FREE), "sampler": settings}
     galaxy = {"name": "toy", "distance": 11.4, "rest_frequency": 230.538e9}
     return Recipe.model_validate({"folder": folder, "galaxy": galaxy, "fit": fit})

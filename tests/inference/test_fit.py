@@ -1,0 +1,265 @@
+"""A fit from end to end on the toy: killed and resumed, interrupted, spread over processes, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from supermage.errors import CheckpointError, DataError, RecipeError, SupermageError
+from supermage.inference import fit as fit_module
+from supermage.inference.chains import Problem, Workers
+from supermage.inference.fit import choose_chart, fit
+from supermage.inference.posterior import Posterior, open_posterior
+from supermage.inference.priors import build_priors
+from supermage.recipe import FitSection, Recipe
+from tests.inference.toy import FREE, TRUTH, ToyFactory, held, toy_data, toy_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(recipe: Recipe, **options: Any) -> Posterior:
+    return fit(recipe, factory=ToyFactory(recipe), **options)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Posterior:
+    return run(toy_recipe(tmp_path_factory.mktemp("undisturbed")))
+
+
+@pytest.fixture(scope="module")
+def warmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a fit that was interrupted before its first draws were saved."""
+    folder = tmp_path_factory.mktemp("warmed")
+    with pytest.raises(KeyboardInterrupt):
+        run(toy_recipe(folder), progress=Counting([], interrupt_at=1))
+    return folder
+
+
+def copy(folder: Path, to: Path) -> Recipe:
+    shutil.copytree(folder, to, dirs_exist_ok=True)
+    return toy_recipe(to)
+
+
+def assert_same_draws(one: Posterior, two: Posterior) -> None:
+    assert one.names == two.names
+    for group in ("posterior", "warmup_posterior", "sample_stats"):
+        for name, values in one.to_arviz()[group].data_vars.items():
+            assert np.array_equal(values.values, two.to_arviz()[group][name].values), (group, name)
+    assert one.attributes["gradients"] == two.attributes["gradients"]
+
+
+def assert_one_line(error: pytest.ExceptionInfo[SupermageError]) -> None:
+    assert "\n" not in str(error.value)
+
+
+def test_draws_and_what_is_told_of_them(undisturbed: Posterior) -> None:
+    found = open_posterior(undisturbed.path or "")
+    assert_same_draws(found, undisturbed)
+    assert set(found.names) == set(FREE) and found.draws("Flux").shape == (2, 45)
+    assert found.to_arviz()["warmup_posterior"]["Flux"].shape == (2, 20)
+    facts = found.attributes
+    assert facts["complete"] == 1 and facts["seed"] == 1 and facts["gradients"] == 2 * 65
+    assert json.loads(facts["fixed"]) == {name: value for name, value in TRUTH.items() if name not in FREE}
+    assert Recipe.model_validate({**json.loads(facts["recipe"]), "folder": "."}).fit is not None
+    for p in found.parameters:
+        values = found.draws(p.name)
+        assert np.all((values >= p.lower) & (values <= (p.lower + 360.0 if p.name == "PA" else p.upper))), p.name
+    # the toy's data know flux and velocity, and the truth is not far
+    row = found.summary().loc["systemic_velocity"]
+    assert abs(row["mean"] - TRUTH["systemic_velocity"]) < 6 * row["sd"]
+
+
+def test_few_draws_have_not_converged(undisturbed: Posterior) -> None:
+    assert not undisturbed.converged
+    assert undisturbed.attributes["converged"] == 0
+    assert undisturbed.attributes["smallest_ess"] == undisturbed.diagnosis.smallest_ess < 100
+
+
+def test_two_processes_draw_the_same(undisturbed: Posterior, tmp_path: Path) -> None:
+    assert_same_draws(run(toy_recipe(tmp_path, processes=2)), undisturbed)
+
+
+def test_a_finished_fit_resumes_to_itself(undisturbed: Posterior, tmp_path: Path) -> None:
+    assert undisturbed.path is not None
+    stages: list[Any] = []
+    assert_same_draws(run(copy(undisturbed.path.parent, tmp_path), progress=Counting(stages)), undisturbed)
+    assert stages == ["draws"]
+
+
+def test_a_fit_afresh_forgets_the_checkpoint(warmed: Path, tmp_path: Path) -> None:
+    recipe = copy(warmed, tmp_path)
+
+    class Scanned(Exception):  # noqa: N818 - no error
+        pass
+
+    class Stop(Counting):
+        def start(self, what: str, total: int | None) -> None:
+            raise Scanned(what)
+
+    with pytest.raises(Scanned, match="draws"):
+        run(recipe, progress=Stop([]))
+    with pytest.raises(Scanned, match="scan of starts"):
+        run(recipe, progress=Stop([]), resume=False)
+    assert not list((tmp_path / "checkpoint").iterdir())
+
+
+def test_killed_in_the_middle_and_resumed(undisturbed: Posterior, warmed: Path, tmp_path: Path) -> None:
+    """kill -9 between two checkpoints of the draws; what was lost is drawn again, bit for bit."""
+    recipe = copy(warmed, tmp_path)
+    (tmp_path / "posterior.nc").unlink()
+    script = (
+        "import sys; from pathlib import Path; import torch\n"
+        "from supermage.inference.fit import fit; from tests.inference.toy import *\n"
+        "recipe = toy_recipe(Path(sys.argv[1]))\n"
+        "class Tell:\n"
+        "    def start(self, what, total): print(what, flush=True)\n"
+        "    def advance(self, n=1, note=''): print('step', n, flush=True)\n"
+        "    def done(self, note=''): pass\n"
+        "fit(recipe, factory=ToyFactory(recipe, 0.02), progress=Tell())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        lines = iter(child.stdout)
+        for line in lines:
+            if line.startswith("draws"):
+                break
+        for line in lines:
+            if line.startswith("step 15"):
+                break
+        time.sleep(0.2)  # a segment takes 30 models of 0.02 s
+        child.send_signal(signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
+    assert (tmp_path / "checkpoint" / "newest.ckpt").exists() and not (tmp_path / "posterior.nc").exists()
+    computed: list[object] = []
+    resumed = fit(recipe, factory=ToyFactory(recipe), progress=Counting(computed))
+    assert "scan of starts" not in computed and "draws" in computed
+    assert_same_draws(resumed, undisturbed)
+
+
+class Counting:
+    """Progress that notes the stages, and may interrupt."""
+
+    def __init__(self, stages: list[Any], *, interrupt_at: int | None = None) -> None:
+        self.stages = stages
+        self.interrupt_at = interrupt_at
+        self.draws = 0
+
+    def start(self, what: str, total: int | None) -> None:
+        self.stages.append(what)
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        if self.stages[-1] == "draws":
+            self.draws += n
+            if self.interrupt_at is not None and self.draws >= self.interrupt_at:
+                raise KeyboardInterrupt
+
+    def done(self, note: str = "") -> None:
+        pass
+
+
+def test_interruption_leaves_what_was_drawn(undisturbed: Posterior, warmed: Path, tmp_path: Path) -> None:
+    recipe = copy(warmed, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, progress=Counting([], interrupt_at=30))
+    found = open_posterior(tmp_path / "posterior.nc")
+    assert found.attributes["complete"] == 0 and not found.converged
+    assert np.array_equal(found.draws("Flux"), undisturbed.draws("Flux")[:, :30])
+    assert_same_draws(run(recipe), undisturbed)
+
+
+def test_another_recipe_or_other_data_are_refused(warmed: Path, tmp_path: Path) -> None:
+    copy(warmed, tmp_path)
+    for changed in (toy_recipe(tmp_path, seed=5), toy_recipe(tmp_path, priors=held(*FREE, "y"))):
+        with pytest.raises(CheckpointError, match="must belong to this recipe, data and version") as error:
+            run(changed)
+        assert_one_line(error)
+    toy_data(seed=4, n_cell=20, n_channel=6).save(tmp_path / "visibilities.nc")
+    with pytest.raises(CheckpointError, match="must belong to this recipe"):
+        run(toy_recipe(tmp_path))
+
+
+def test_damaged_checkpoints_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    for name in ("newest.ckpt", "previous.ckpt"):
+        (tmp_path / "checkpoint" / name).write_bytes(b"supermage checkpoint 1\n")
+    with pytest.raises(CheckpointError, match="remove them to start afresh") as error:
+        run(toy_recipe(tmp_path))
+    assert_one_line(error)
+
+
+def test_wrong_input_is_one_line_and_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def expensive(*_: object, **__: object) -> None:
+        raise AssertionError("must be refused before anything is computed")
+
+    monkeypatch.setattr(fit_module, "begin", expensive)
+    for recipe, expected, message in (
+        (toy_recipe(tmp_path, start={"Flux": 51.0}), RecipeError, r"inside the prior of 'Flux', \[1, 50\], got 51"),
+        (toy_recipe(tmp_path, start={"qintr": 0.7}), RecipeError, "cannot move the fixed parameter 'qintr' from 0.6, got 0.7"),
+        (toy_recipe(tmp_path, kernel="nuts"), RecipeError, "fit.sampler.kernel must be one of mala, hmc, persistent-mala, got 'nuts'"),
+        (Recipe(folder=tmp_path), RecipeError, r"needs the sections \[galaxy\] and \[fit\]"),
+    ):
+        with pytest.raises(expected, match=message) as error:
+            run(recipe)
+        assert_one_line(error)
+    recipe = toy_recipe(tmp_path)
+    assert recipe.fit is not None
+    for truth, content, message in (("none.json", None, "JSON file of true values"), ("bad.json", "[1]", "must hold 'parameters'")):
+        if content is not None:
+            (tmp_path / truth).write_text(content)
+        with pytest.raises(DataError, match=message) as error:
+            run(recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"truth": truth})}))
+        assert_one_line(error)
+
+
+def test_a_start_is_used(tmp_path: Path) -> None:
+    scanned: list[dict[str, float]] = []
+    recipe = toy_recipe(tmp_path, start={"systemic_velocity": 1255.0, "PA": 12.0})
+    assert recipe.fit is not None
+
+    class Watching(Workers):
+        def map(self, function: Any, arguments: Any) -> Any:
+            if function.__name__ == "scan":
+                scanned.extend(start for (starts,) in arguments for start in starts)
+            if function.__name__ == "polish":
+                raise KeyboardInterrupt
+            return super().map(function, arguments)
+
+    factory = ToyFactory(recipe)
+    data = toy_data(n_cell=20, n_channel=6)
+    with pytest.raises(KeyboardInterrupt):
+        fit_module.begin(Watching(factory, 1), build_priors(recipe.fit), recipe.fit, data, progress=Counting([]))
+    assert len(scanned) == 4 and {(s["systemic_velocity"], s["PA"]) for s in scanned} == {(1255.0, 12.0)}
+
+
+def _die(_: Problem) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_dies_is_one_line(tmp_path: Path) -> None:
+    workers = Workers(ToyFactory(toy_recipe(tmp_path)), 2)
+    try:
+        with pytest.raises(SupermageError, match="must live to its end, got one that died") as error:
+            workers.map(_die, [()])
+    finally:
+        workers.stop()
+        workers.close()
+    assert_one_line(error)
+
+
+def test_chart_follows_the_optimum() -> None:
+    chart = choose_chart({**TRUTH, "scale_length": 0.7}, build_priors(FitSection(visibilities="v.nc", output="p.nc")))
+    assert chart.cut == TRUTH["PA"] and dict(chart.reference)["scale_length"] == 0.7
+    # flux-weighted mean radius of an exponential disc: two scale lengths
+    assert (chart.velocity_radius, chart.slope_radius) == pytest.approx((0.8 * 1.4, 0.5 * 1.4))
+
