@@ -148,8 +148,7 @@ class Posterior:
         try:
             write_atomically(path, arviz_access.as_netcdf(self._data))
         except OSError as error:
-            why = os.strerror(error.errno) if error.errno else error
-            raise DataError(f"a posterior must be writable, got {path}: {why}; an earlier file is kept") from None
+            raise DataError(f"a posterior must be writable, got {path}: {error.strerror or error}; an earlier file is kept") from None
         self.path = path
         return path
 
