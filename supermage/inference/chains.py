@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -151,9 +153,18 @@ class Problem:
 _PROBLEM: list[Problem] = []
 
 
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _enter_process(factory: Callable[[], GalaxyFit]) -> None:
     # Ctrl-C belongs to the parent, which saves what is drawn
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # a parent that is killed cannot end its processes, and they would wait for work for ever
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _PROBLEM[:] = [Problem(factory())]
 

@@ -3,12 +3,13 @@
 A uniform prior becomes a unit normal under ``theta = lo + (hi - lo) Phi(z)``, so that Fisher matrix plus unit matrix is the natural metric.
 Two parameters that the data pin only in combination are replaced by what is measured (pivots):
 
-- ``u1 = log10 v_star^2(R1) + log10(1 + q1)`` in place of ``intensity_rb``, linear in it: ``u1 = intensity_rb + f(others)``;
-- ``u2 = gamma + (beta - gamma) x^alpha / (1 + x^alpha) + (2 - s) q2``, x = R2 / r_b, in place of ``gamma``: ``u2 = gamma + g(others)``.
+- ``u1 = log10 v_star^2(R1) + (1 + q1) log10(1 + q1 m)`` in place of ``intensity_rb``, linear in it: ``u1 = intensity_rb + f(others)``;
+- ``u2 = gamma + (beta - gamma) x^alpha / (1 + x^alpha) + (2 - s) q2 (1 + q2) m``, x = R2 / r_b, in place of ``gamma``, linear in it too.
 
 The first terms are what the stars do at R1 and R2. What the gas shows is stars and black hole together: q is the black hole's v^2 over that
-of the stars at the optimum, so that at fixed u1 and u2 the total velocity and the slope of the total stay as they are near it when the mass
-changes (a point mass rotates as a surface density of slope 2 would, and s is that of the total at the optimum).
+of the stars at the optimum and m its mass over that there, so that at fixed u1 and u2 the total velocity and the slope of the total stay,
+to first order, when the mass changes (a point mass rotates as a surface density of slope 2 would, and s is that of the total at the
+optimum).
 
 Both are triangular. The bounds are kept by a smooth bijection of the line onto the prior's interval, `softbox`, never by rejection.
 
@@ -152,7 +153,7 @@ class Pivots:
         stars = reference["gamma"] + slope_offset(reference, self.slope_radius)
         # beyond slope 2 the stars rotate like a point mass too, and there is no slope to keep
         total = ((stars + 2.0 * q2) / (1.0 + q2)).clamp(max=2.0)
-        return torch.log10(1.0 + q1 * relative), (2.0 - total) * q2 * relative
+        return (1.0 + q1) * torch.log10(1.0 + q1 * relative), (2.0 - total) * q2 * (1.0 + q2) * relative
 
 
 def slope_offset(theta: Theta, radius: float) -> Scalar:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -138,3 +145,25 @@ def test_one_process_is_this_one_and_gives_its_threads_back() -> None:
     workers.stop()
     workers.close()
     assert torch.get_num_threads() == threads
+
+
+def alive(number: int) -> bool:
+    """Whether a process runs; one that has ended and was not yet waited for does not."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to see processes")
+def test_no_process_outlives_a_killed_parent() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
+    with subprocess.Popen([sys.executable, "-m", "tests.inference.orphan"], env=environment, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        numbers = [int(word) for word in parent.stdout.readline().split()]
+        assert numbers and all(alive(number) for number in numbers)
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 20.0
+    while any(alive(number) for number in numbers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(number) for number in numbers)
