@@ -6,8 +6,12 @@ error that names the nearest right one.
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -43,6 +47,24 @@ class Recipe(Section):
     def path(self, relative: str) -> Path:
         """Resolve a path that stands in the recipe."""
         return (self.folder / relative).resolve()
+
+    def output(self, relative: str) -> Path:
+        """Resolve the path of a file to write, and refuse at once what the work could only fail at in the end.
+
+        Raises
+        ------
+        RecipeError
+            If there is a folder in its place, or its folder cannot be made or written.
+        """
+        path = self.path(relative)
+        if path.is_dir():
+            raise RecipeError(f"an output must be a file, got the folder {path}")
+        above = next(folder for folder in path.parents if folder.exists())
+        if not above.is_dir():
+            raise RecipeError(f"an output must lie in a folder, got {path} below the file {above}")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise RecipeError(f"an output must lie in a folder that can be written, got {path}")
+        return path
 
 
 def load_recipe(path: str | Path, *, needs: tuple[str, ...] = ()) -> Recipe:
@@ -95,10 +117,16 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] == "too_short":
         return f"{where}: must have at least {problem['ctx']['min_length']} item, got {problem['input']!r}"
     message = problem["msg"].removeprefix("Value error, ")
+    hint = nearest_name(problem["input"], _named(problem)) if isinstance(problem["input"], str) else ""
     message = message[0].lower() + message[1:]
     got = problem.get("input")
     shown = "" if isinstance(got, dict | BaseModel) or ", got " in message else f", got {got!r}"
-    return f"{where}: {message}{shown}"
+    return f"{where}: {message}{shown}{hint}"
+
+
+def _named(problem: Mapping[str, Any]) -> list[str]:
+    """The names to choose from, where a value must be one of some."""
+    return re.findall("'([^']*)'", problem["ctx"]["expected"]) if problem["type"] == "literal_error" else []
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:

@@ -26,6 +26,7 @@ def _in_hertz(least: float) -> AfterValidator:
 Hertz = Annotated[float, _in_hertz(1e6)]
 ChannelWidth = Annotated[float, _in_hertz(100.0)]
 Positive = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 class Section(BaseModel):
@@ -85,7 +86,7 @@ class SimulateSection(Section):
     """Channels flagged on each side of the band."""
     antennas: Antennas = Antennas()
     """The failing antenna."""
-    seed: int = 1
+    seed: Seed = 1
     """Seed of the noise."""
     truth: dict[str, float]
     """Every parameter of Table 1, in its units."""
@@ -167,11 +168,11 @@ class ReduceSection(Section):
     """Velocity frame."""
     convention: Literal["radio", "optical"] = "radio"
     """Velocity convention."""
-    averaging: int | None = None
+    averaging: Annotated[int, Field(ge=1)] | None = None
     """Online channel averaging N; read from the set when absent."""
     hanning: bool | None = None
     """Whether the correlator Hanning-smoothed; read from the set when absent."""
-    dish_diameter: float | None = None
+    dish_diameter: Positive | None = None
     """Dish diameter, m; read from the ANTENNA table when absent."""
     primary_beam_factor: Positive = 1.13
     """FWHM of the primary beam in wavelengths over dish diameter; 1.13 is ALMA's."""
@@ -244,7 +245,7 @@ class SamplerSection(Section):
     """Random starts of the search for optima."""
     optima: Annotated[int, Field(ge=1)] = 4
     """Optima around which chains start."""
-    warmup: tuple[int, ...] = (200, 300, 300)
+    warmup: tuple[Annotated[int, Field(ge=1)], ...] = (200, 300, 300)
     """Steps in each warm-up stage; the metric is renewed after each."""
     draws: Annotated[int, Field(ge=1)] = 4000
     """Draws kept of each chain."""
@@ -260,7 +261,7 @@ class SamplerSection(Section):
     """Acceptance that the step size is tuned to; where not given the kernel's own: 0.574 (mala), 0.8 (hmc), 0.9 (persistent-mala)."""
     overdispersion: Positive = 3.0
     """Spread of the starts in widths of the Laplace approximation."""
-    seed: int = 1
+    seed: Seed = 1
     """Seed of everything random."""
     start: dict[str, float] | None = None
     """A start of the user's own, inside the priors."""
@@ -308,7 +309,7 @@ class TrainSection(Section):
     """Kind of model."""
     output: str = "artefact"
     """Folder of the weights."""
-    seed: int = 1
+    seed: Seed = 1
     """Seed of everything random."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keys of this kind of model."""

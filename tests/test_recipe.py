@@ -95,7 +95,7 @@ WRONG = [
     ("reduce", "velocity_range", "[1500, 1000]",
      "reduce.velocity_range: the first velocity must be below the second, got 1500.0 >= 1000.0"),
     ("reduce", "velocity_range", "[1500]", "missing key 'reduce.velocity_range[1]'"),
-    ("reduce", "frame", "'LSRD'", "reduce.frame: input should be 'LSRK', 'BARY' or 'TOPO', got 'LSRD'"),
+    ("reduce", "frame", "'LSRD'", "reduce.frame: input should be 'LSRK', 'BARY' or 'TOPO', got 'LSRD'; did you mean 'LSRK'?"),
     ("reduce", "convention", "'relativistic'", "reduce.convention: input should be 'radio' or 'optical', got 'relativistic'"),
     ("fit", "priors", "{alpha = {lower = 2, upper = 2}}", "fit.priors.alpha: lower must be below upper, got 2.0 >= 2.0"),
     ("fit", "priors", "{alpha = {lower = 3}}", "fit.priors.alpha: a prior needs lower and upper, or fixed"),
@@ -110,7 +110,7 @@ WRONG = [
     ("fit", "sampler", "{start = {alfa = 2.5}}", "fit: sampler.start must name parameters of the model, got 'alfa'; did you mean 'alpha'?"),
     ("fit", "sampler", "{chains = 1}", "fit.sampler.chains: input should be greater than or equal to 2, got 1"),
     ("fit", "sampler", "{drawz = 1}", "unknown key 'fit.sampler.drawz'; did you mean 'draws'?"),
-    ("fit", "model", "{halo = 'nwf'}", "fit.model.halo: input should be 'none' or 'nfw', got 'nwf'"),
+    ("fit", "model", "{halo = 'nwf'}", "fit.model.halo: input should be 'none' or 'nfw', got 'nwf'; did you mean 'nfw'?"),
     ("fit", "model", "{subpixels = 0}", "fit.model.subpixels: input should be greater than or equal to 1, got 0"),
 ]
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from supermage.data_reduction import casa_runner
 from supermage.data_reduction.casa import casadata_folder, casatasks_environment
-from supermage.data_reduction.folders import replace_folder
+from supermage.data_reduction.folders import check_replaceable, replace_folder
 from supermage.errors import DataError, RecipeError, SupermageError, nearest_name
 from supermage.progress import Progress, SilentProgress
 from supermage.recipe import CalibrateSection, Recipe
@@ -41,6 +41,7 @@ def calibrate(recipe: Recipe, *, progress: Progress | None = None) -> Path:
     _check_tasks(section)
     source = _input(recipe, section)
     output, work = recipe.path(section.output), recipe.path(section.work)
+    check_replaceable(output)
     try:
         work.mkdir(parents=True, exist_ok=True)
         output.parent.mkdir(parents=True, exist_ok=True)

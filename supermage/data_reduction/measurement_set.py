@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -101,12 +101,14 @@ class MeasurementSet:
         self.phase_centre = chosen[0].centre
         self.telescope = telescope_name(self.path)
         used = sorted(set().union(*(group.antennas for group in groups)))
+        self._check_numbers("ANTENNA", used, len(positions))
         self.observatory = positions[used].mean(axis=0)
         self.dish_diameters = tuple(float(d) for d in np.unique(diameters[used]))
         self.blocks = self._make_blocks(groups, spectral_window)
 
     def _choose_field(self, fields: list[Field], groups: list[RowGroup], wanted: str | int | None) -> list[Field]:
         observed = {group.field for group in groups}
+        self._check_numbers("FIELD", observed, len(fields))
         present = [one for one in fields if one.number in observed]
         names = sorted({one.name for one in present})
         if wanted is None:
@@ -124,10 +126,17 @@ class MeasurementSet:
         raise DataError(f"a field must have one phase centre: mosaics are not supported, got {len(chosen)} pointings "
                         f"of '{chosen[0].name}' in {self.path}")
 
+    def _check_numbers(self, table: str, numbers: Iterable[int], rows: int) -> None:
+        wrong = [number for number in numbers if not 0 <= number < rows]
+        if wrong:
+            raise DataError(f"rows must point into the table {table}, which has numbers 0 to {rows - 1}, got {wrong[0]} in {self.path}")
+
     def _make_blocks(self, groups: list[RowGroup], spectral_window: int | None) -> tuple[ExecutionBlock, ...]:
         windows = read_windows(self.path)
         hands = read_hands(self.path)
+        self._check_numbers("DATA_DESCRIPTION", {group.data_description for group in groups}, len(hands))
         numbers = sorted({hands[group.data_description].window for group in groups})
+        self._check_numbers("SPECTRAL_WINDOW", numbers, len(windows))
         if spectral_window is not None and spectral_window not in numbers:
             raise DataError(f"the spectral window must be one of {', '.join(map(str, numbers))} for field '{self.field_name}', "
                             f"got {spectral_window}")
@@ -244,6 +253,10 @@ class _BlockReader:
         weight[~good] = 0.0
         uvw, antenna1, antenna2, time = (np.asarray(table.getcol(name, startrow=start, nrow=count))
                                          for name in ("UVW", "ANTENNA1", "ANTENNA2", "TIME"))
+        lost = good.any(axis=(1, 2)) & ~np.isfinite(uvw).all(axis=0)
+        if lost.any():
+            raise DataError(f"baselines (UVW) of unflagged visibilities must be finite, got {np.count_nonzero(lost)} NaN or infinite "
+                            f"in {count} rows of {self._block.name}")
         return VisibilityChunk(
             uvw=np.ascontiguousarray(uvw.T), data=np.where(good, data, np.complex64(0.0)), weight=weight,
             antenna1=antenna1.astype(np.int64), antenna2=antenna2.astype(np.int64), time=time,

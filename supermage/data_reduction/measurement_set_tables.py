@@ -20,6 +20,7 @@ PARALLEL_HANDS = {5: "RR", 8: "LL", 9: "XX", 12: "YY"}
 _OTHER_HANDS = {1: "I", 2: "Q", 3: "U", 4: "V", 6: "RL", 7: "LR", 10: "XY", 11: "YX"}
 _NEEDED_TABLES = ("ANTENNA", "DATA_DESCRIPTION", "FIELD", "OBSERVATION", "POLARIZATION", "SPECTRAL_WINDOW")
 _SCAN_ROWS = 500_000
+LOWEST_FREQUENCY = 1e6
 _ASTROPY_DIRECTIONS = {"J2000": "fk5", "ICRS": "icrs", "B1950": "fk4", "B1950_VLA": "fk4"}
 
 
@@ -30,7 +31,7 @@ def casacore_errors(path: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (RuntimeError, OSError, MemoryError, ValueError) as error:
+    except (RuntimeError, OSError, MemoryError, ValueError, KeyError, IndexError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(f"a measurement set must be whole and readable, got {path} ({reason})") from None
 
@@ -123,6 +124,9 @@ def read_windows(path: Path) -> dict[int, SpectralWindow]:
         for row in range(table.nrows()):
             frequency = np.atleast_1d(np.asarray(table.getcell("CHAN_FREQ", row), dtype=float))
             width = np.abs(np.atleast_1d(table.getcell("CHAN_WIDTH", row)))
+            if not (frequency > LOWEST_FREQUENCY).all():
+                raise DataError(f"channel frequencies must be in Hz and above 1 MHz, got {frequency[~(frequency > LOWEST_FREQUENCY)][0]:g} "
+                                f"in window {row} of {path}: GHz passed for Hz?")
             resolution = np.abs(np.atleast_1d(table.getcell("RESOLUTION", row))) if table.iscelldefined("RESOLUTION", row) else np.zeros(1)
             if "VarRefCol" in info:
                 code = int(table.getcell(info["VarRefCol"], row))
@@ -199,6 +203,9 @@ def scan_rows(table: Any, *, gap_seconds: float) -> list[RowGroup]:
     for begin in range(0, table.nrows(), _SCAN_ROWS):
         columns = {name: np.asarray(table.getcol(name, startrow=begin, nrow=min(_SCAN_ROWS, table.nrows() - begin)))
                    for name in ("FIELD_ID", "DATA_DESC_ID", "OBSERVATION_ID", "ANTENNA1", "ANTENNA2", "TIME")}
+        if not np.isfinite(columns["TIME"]).all():
+            raise DataError(f"times of a measurement set must be finite, got {np.count_nonzero(~np.isfinite(columns['TIME']))} NaN "
+                            f"or infinite in {table.name()}")
         bins = (columns["TIME"] // bin_width).astype(np.int64)
         keys = np.stack([columns["FIELD_ID"], columns["DATA_DESC_ID"], columns["OBSERVATION_ID"], bins], axis=1)
         unique, inverse = np.unique(keys, axis=0, return_inverse=True)

@@ -53,7 +53,8 @@ def _quiet_casatools() -> ModuleType:
     tools = import_casatools()
     tools.logger.setglobal(True)
     tools.logger.filter("SEVERE")
-    tools.logger.filterMsg(["Leap second table", "Until the table is updated", "times and coordinates derived from UTC"])
+    tools.logger.filterMsg(["Exception Report", "QuantumHolder", "in converting quantity", "Leap second table",
+                            "Until the table is updated", "times and coordinates derived from UTC"])
     return tools
 
 
@@ -89,6 +90,8 @@ def plan_blocks(section: SimulateSection, galaxy: GalaxySection) -> list[Block]:
         If a date or the direction cannot be read, or the field is too low.
     """
     systemic = section.truth["systemic_velocity"]
+    if not abs(systemic) < SPEED_OF_LIGHT:
+        raise RecipeError(f"simulate.truth.systemic_velocity must be below the speed of light, {SPEED_OF_LIGHT:g} km/s, got {systemic:g}")
     line = galaxy.rest_frequency * (1.0 - systemic / SPEED_OF_LIGHT)
     blocks = []
     for k, date in enumerate(section.dates):
@@ -100,6 +103,9 @@ def plan_blocks(section: SimulateSection, galaxy: GalaxySection) -> list[Block]:
         observed = _lsrk_to_topo(section, line, middle)
         centre = 1e6 * round(observed / 1e6)
         frequency = centre + section.channel_width * (np.arange(section.channels, dtype=np.float64) - 0.5 * (section.channels - 1))
+        if not frequency[0] > 0:
+            raise RecipeError(f"simulate.channel_width must leave every channel above 0 Hz, got {section.channel_width:g} Hz for "
+                              f"{section.channels} channels around {centre:g} Hz")
         blocks.append(Block(middle - 30.0 * section.minutes, middle, frequency, line / observed))
     return blocks
 

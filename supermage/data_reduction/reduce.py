@@ -48,7 +48,7 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
     Raises
     ------
     RecipeError
-        If a section is missing.
+        If a section is missing, or the output cannot be written.
     DataError
         If the set cannot be used: see `MeasurementSet`; if the line lies outside the band, the windows have different responses, or no
         unflagged data are left.
@@ -57,7 +57,7 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
         raise RecipeError("reducing needs the sections [galaxy] and [reduce], got a recipe without one of them")
     galaxy, section = recipe.galaxy, recipe.reduce
     progress = progress or SilentProgress()
-    path = recipe.path(section.measurement_set)
+    path, output = recipe.path(section.measurement_set), recipe.output(section.output)
     with MeasurementSet(path, field=section.field, spectral_window=section.spectral_window) as source:
         selections, left_out = _select(source, galaxy, section)
         response, response_words = _response(selections, source, section)
@@ -77,7 +77,7 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
         hanning=response.hanning, averaging=response.averaging, phase_centre=source.phase_centre, dish_diameter=dish,
         primary_beam_factor=section.primary_beam_factor, rest_frequency=galaxy.rest_frequency, frame=section.frame,
         convention=section.convention, provenance=provenance)
-    gridded.save(recipe.path(section.output))
+    gridded.save(output)
     return gridded
 
 

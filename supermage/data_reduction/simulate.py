@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from supermage.constants import SPEED_OF_LIGHT_M_S
 from supermage.data_reduction.casa import casadata_folder, import_casatools
-from supermage.data_reduction.folders import replace_folder
+from supermage.data_reduction.folders import check_replaceable, replace_folder
 from supermage.data_reduction.mock_array import Antennas, Block, plan_blocks, read_array, write_empty_set
 from supermage.data_reduction.mock_noise import baseline_sigma, correlated_noise, system_temperature
 from supermage.data_reduction.sky import Nodes, channel_flux, disc_nodes, primary_beam, transform
@@ -77,6 +77,7 @@ def simulate(recipe: Recipe, *, progress: Progress | None = None) -> Path:
     _check(section, antennas)
     plan = _Plan(section, galaxy, antennas, plan_blocks(section, galaxy), disc_nodes(section.truth, galaxy.distance))
     output = recipe.path(section.output)
+    check_replaceable(output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:

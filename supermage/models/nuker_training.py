@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -37,14 +38,14 @@ class Options(Schedule):
     preconditioner.
     """
 
-    hidden: int = 128
-    depth: int = 3
-    samples: int = 30_000
-    batch: int = 256
-    edge: float = 0.15
-    norm: float = 6.0
-    teachers: int = 4000
-    card_profiles: int = 2000
+    hidden: Annotated[int, Field(ge=1)] = 128
+    depth: Annotated[int, Field(ge=1)] = 3
+    samples: Annotated[int, Field(ge=1)] = 30_000
+    batch: Annotated[int, Field(ge=1)] = 256
+    edge: Annotated[float, Field(ge=0, le=1)] = 0.15
+    norm: Annotated[float, Field(gt=0)] = 6.0
+    teachers: Annotated[int, Field(ge=1)] = 4000
+    card_profiles: Annotated[int, Field(ge=1)] = 2000
 
 
 class Profiles(NamedTuple):

@@ -10,10 +10,10 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -29,10 +29,10 @@ CHECKPOINT_SECONDS = 30.0
 class Schedule(Section):
     """Keys of ``[train.options]`` that every kind shares."""
 
-    steps: int = 20_000
-    learning_rate: float = 5e-3
-    warmup: int = 200
-    refresh: int = 20
+    steps: Annotated[int, Field(ge=1)] = 20_000
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-3
+    warmup: Annotated[int, Field(ge=0)] = 200
+    refresh: Annotated[int, Field(ge=1)] = 20
 
 
 class Problem(Protocol):

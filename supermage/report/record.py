@@ -180,6 +180,11 @@ def read_record(path: str | Path) -> Record:
     missing = [name for name in NEEDED if name not in facts] + ([] if "log10_mbh" in posterior.names else ["log10_mbh"])
     if missing:
         raise DataError(f"a report needs a posterior that `supermage fit` wrote, got {path} without {', '.join(missing)}")
+    for name in posterior.names:
+        if not {"prior_lower", "prior_upper"} <= set(inference["posterior"][name].attrs):
+            raise DataError(f"a report needs a posterior that `supermage fit` wrote, got {path} without the prior of {name}")
+        if not np.isfinite(posterior.draws(name)).all():
+            raise DataError(f"draws of a posterior must be finite, got NaN or infinity in {name} of {path}")
     order = {name: number for number, name in enumerate(PARAMETER_NAMES)}
     circular = tuple(json.loads(str(facts.get("circular", "[]"))))
     parameters = tuple(

@@ -64,6 +64,7 @@ def test_failing_step_is_named_and_the_earlier_set_stays(tmp_path: Path) -> None
     products = tmp_path / "products"
     (products / "set.ms").mkdir(parents=True)
     (products / "set.ms" / "mark").write_text("old")
+    (products / "set.ms" / "table.dat").touch()
     wrong = {"task": "split", "arguments": {"vis": "{output}", "outputvis": "other.ms", "field": "NGC9999", "datacolumn": "data"}}
     with pytest.raises(DataError, match=r"step 2 of 2 \(split\).*calibrate\.log") as caught:
         calibrate(recipe(tmp_path, IMPORT, wrong))

@@ -133,6 +133,7 @@ def test_failure_leaves_the_earlier_set(tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "products" / "mock.ms"
     path.mkdir(parents=True)
     (path / "mark").write_text("old")
+    (path / "table.dat").touch()
 
     def full_disk(*_: Any) -> None:
         raise OSError(28, "No space left on device")
