@@ -366,22 +366,34 @@ def test_edges_are_no_bad_input(gridded_file: Path, tmp_path: Path, monkeypatch:
         cli.main(["fit", str(recipe)])
 
 
-@pytest.fixture
-def checkpointed(gridded_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="session")
+def interrupted(gridded_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with visibilities and the checkpoint of a fit that was interrupted right after its starts."""
-    shutil.copy(gridded_file, tmp_path)
-    monkeypatch.setattr(Run, "arrays", lambda _: {"z": np.zeros(1000)})
-    monkeypatch.setattr(Run, "notes", lambda _: {})
-    begin(monkeypatch, lambda: Run.__new__(Run))
+    folder = tmp_path_factory.mktemp("interrupted")
+    shutil.copy(gridded_file, folder)
 
     def interrupt(*_: Any, **__: Any) -> None:
         raise Begun
 
-    monkeypatch.setattr("supermage.inference.fit.advance", interrupt)
-    monkeypatch.setenv("SUPERMAGE_TRACEBACK", "1")
-    with pytest.raises(Begun):
-        cli.main(["fit", str(fit_recipe(tmp_path))])
-    assert (tmp_path / "out" / "checkpoint" / "newest.ckpt").is_file()
+    with pytest.MonkeyPatch.context() as patched:
+        run_without_model(patched)
+        patched.setattr("supermage.inference.fit.advance", interrupt)
+        patched.setenv("SUPERMAGE_TRACEBACK", "1")
+        with pytest.raises(Begun):
+            cli.main(["fit", str(fit_recipe(folder))])
+    assert (folder / "out" / "checkpoint" / "newest.ckpt").is_file()
+    return folder
+
+
+def run_without_model(patched: pytest.MonkeyPatch) -> None:
+    patched.setattr(Run, "arrays", lambda _: {"z": np.zeros(1000)})
+    patched.setattr(Run, "notes", lambda _: {})
+    begin(patched, lambda: Run.__new__(Run))
+
+
+@pytest.fixture
+def checkpointed(interrupted: Path, tmp_path: Path) -> Path:
+    shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -407,7 +419,9 @@ def test_a_fresh_fit_that_cannot_begin_keeps_the_checkpoint(refused: Callable[..
     same(refused("fit", "--fresh", fit_recipe(checkpointed, model={"emulator": "none"})), "a model must be one of ..., got 'none'...")
 
 
-def test_fit_on_a_full_disk_keeps_the_earlier_files(refused: Callable[..., str], checkpointed: Path) -> None:
+def test_fit_on_a_full_disk_keeps_the_earlier_files(refused: Callable[..., str], checkpointed: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    run_without_model(monkeypatch)
     (checkpointed / "out" / "posterior.nc").write_text("an earlier file")
     (checkpointed / "out" / "checkpoint" / "newest.ckpt").unlink()
     same(refused("fit", fit_recipe(checkpointed), full_at=4000),
