@@ -2,8 +2,9 @@
 
     python benchmarks/sampler.py [--kernels mala persistent-mala hmc] [--draws 1500] [--seed 1] [--points 40] [--json sampler.json]
 
-The demo's data must have been reduced (``make demo``), or ``--recipe`` names another fit. With ``--points`` the Fisher matrix is evaluated at
-so many draws and whitened by each candidate metric: the largest eigenvalue (median, 90 %, maximum) is the square of what the step size loses.
+The demo's data must have been reduced (``make demo``), or ``--recipe`` names another fit. With ``--points`` the Fisher matrix is evaluated
+at so many draws and whitened by each candidate metric: the largest eigenvalue (median, 90 %, maximum) is the square of what the step size
+loses.
 Kernel gradients count what the kernels evaluate in warm-up and draws; starts and metrics are not among them.
 """
 
