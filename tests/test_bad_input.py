@@ -273,7 +273,10 @@ def prior(name: str, lower: float, upper: float) -> Table:
     (prior("gamma", 0.001, 1.21), "the priors must stay inside the emulator's range: gamma must lie in [0.001, 1.2], ..., got 1.21"),
     (prior("break_r", 0.41, 60.0), "the priors ... emulator's range: break_radius must lie in [2, 2000] pc, ..., got 3316.125579"),
     (prior("inclination", 10.0, 120.0), "fit.priors.inclination must lie in [0, 90], got 120"),
-    (prior("qintr", 0.5, 2.0), "fit.priors.qintr must lie in [0, 1], got 2"),
+    (prior("qintr", 0.5, 2.0), "fit.priors.qintr must lie in [0.05, 1], the range of the tabulated circular velocity, got 2"),
+    ({"priors": {"scale_length": {"fixed": 0.0}}}, "a scale length of 0 is no disc, got 0"),
+    ({"sampler": {"start": {"scale_length": 0.0}}}, "a scale length of 0 is no disc, got 0"),
+    (prior("log10_mbh", 1e7, 1e9), "fit.priors.log10_mbh must lie in [0, 12], got 1e+07: is this log10?"),
     (prior("scale_length", -2.0, 1.0), "fit.priors.scale_length must be at least 0, got -2"),
     (prior("systemic_velocity", 50000.0, 60000.0),
      "the line must lie inside the band, ... km/s, got systemic velocities of 50000 to 60000 km/s"),
@@ -358,8 +361,8 @@ EDGES = {"alpha": (0.1, 10.0), "gamma_minus_beta": (-3.0, -0.3), "gamma": (0.001
 def test_edges_are_no_bad_input(gridded_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounding: float) -> None:
     shutil.copy(gridded_file, tmp_path)
     priors = {name: {"lower": low - abs(low) * rounding, "upper": high + abs(high) * rounding} for name, (low, high) in EDGES.items()}
-    priors["inclination"] = {"lower": 0.0, "upper": 90.0}
-    recipe = fit_recipe(tmp_path, priors=priors, sampler={"start": {"inclination": 90.0, "PA": 359.9, "scale_length": 0.0}})
+    priors |= {"inclination": {"lower": 0.0, "upper": 90.0}, "scale_length": {"lower": 0.0, "upper": 10.0}}
+    recipe = fit_recipe(tmp_path, priors=priors, sampler={"start": {"inclination": 90.0, "PA": 359.9, "qintr": 0.1}})
     begin(monkeypatch, raise_begun)
     monkeypatch.setenv("SUPERMAGE_TRACEBACK", "1")
     with pytest.raises(Begun):

@@ -8,12 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from supermage.errors import RecipeError, nearest_name
-from supermage.inference.parameters import GAS_INDEX, NFW_HALO, TABLE_1, Parameter
+from supermage.inference.parameters import GAS_INDEX, NFW_HALO, PARAMETERS, TABLE_1, Parameter
 from supermage.recipe import FitSection, Prior
 
-PHYSICAL = {"scale_length": (0.0, math.inf), "inclination": (0.0, 90.0), "qintr": (0.0, 1.0), "line_broadening": (0.0, math.inf),
-            "gas_index": (0.0, math.inf)}
+QINTR_TABLE = (0.05, 1.0)
+"""Axis ratios that the tabulated kernel of the circular velocity holds for, see `supermage.forward.velocity`."""
+
+PHYSICAL = {"scale_length": (0.0, math.inf), "inclination": (0.0, 90.0), "qintr": QINTR_TABLE, "line_broadening": (0.0, math.inf),
+            "gas_index": (0.0, math.inf), "log10_mbh": (0.0, 12.0), "intensity_rb": (-5.0, 12.0), "halo_log10_m200": (5.0, 16.0),
+            "halo_log10_c": (-1.0, 3.0), "Flux": (0.0, math.inf)}
 """What a prior may hold at most; the emulator has a range of its own."""
+
+LOG10 = ("log10_mbh", "intensity_rb", "halo_log10_m200", "halo_log10_c")
 
 FULL_TURN = 359.0
 """A prior on the position angle at least this wide (deg) is a whole circle."""
@@ -53,6 +59,7 @@ class Priors:
             At the first value that breaks the rule.
         """
         bounds = {p.name: p for p in self.free}
+        _check_disc(values.get("scale_length"))
         for name, value in values.items():
             if name in self.fixed:
                 if not math.isclose(value, self.fixed[name]):
@@ -72,7 +79,20 @@ def _check_physical(name: str, prior: Prior | None) -> None:
     for value in (prior.lower, prior.upper, prior.fixed):
         if value is not None and not low <= value <= high:
             rule = f"must lie in [{low:g}, {high:g}]" if math.isfinite(high) else f"must be at least {low:g}"
-            raise RecipeError(f"fit.priors.{name} {rule}, got {value:g}")
+            why = ", the range of the tabulated circular velocity" if name == "qintr" else ""
+            hint = ": is this log10?" if name in LOG10 and _looks_linear(name, value) else ""
+            raise RecipeError(f"fit.priors.{name} {rule}{why}, got {value:g}{hint}")
+
+
+def _looks_linear(name: str, value: float) -> bool:
+    """Whether a number too large for a logarithm has a likely one."""
+    return value > PHYSICAL[name][1] and PARAMETERS[name].lower <= math.log10(value) <= PHYSICAL[name][1]
+
+
+def _check_disc(scale_length: float | None) -> None:
+    """Refuse a single scale length of 0; a prior may begin there, as the paper's does."""
+    if scale_length == 0:
+        raise RecipeError("a scale length of 0 is no disc, got 0")
 
 
 def build_priors(fit: FitSection) -> Priors:
@@ -81,7 +101,7 @@ def build_priors(fit: FitSection) -> Priors:
     Raises
     ------
     RecipeError
-        If the recipe fixes everything, or allows what is no disc. (Names and order of bounds are checked when a recipe is read.)
+        If the recipe fixes everything, or allows what is no disc or lies outside `PHYSICAL`. (Names and order of bounds are checked when a recipe is read.)
     """
     known = TABLE_1 + (NFW_HALO if fit.model.halo == "nfw" else ()) + ((GAS_INDEX,) if fit.model.gas == "stretched" else ())
     free, fixed = [], {}
@@ -94,6 +114,7 @@ def build_priors(fit: FitSection) -> Priors:
             free.append(dataclasses.replace(parameter, lower=prior.lower, upper=prior.upper))
         else:
             free.append(parameter)
+    _check_disc(fixed.get("scale_length"))
     if not free:
         raise RecipeError("a fit needs at least one free parameter, got every one fixed")
     return Priors(tuple(free), fixed)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from supermage.errors import RecipeError
-from supermage.inference.parameters import TABLE_1
-from supermage.inference.priors import build_priors
-from supermage.recipe import PARAMETER_NAMES, FitSection
+from supermage.forward.velocity import ScaleFreeCurve
+from supermage.inference.parameters import PARAMETERS, TABLE_1
+from supermage.inference.priors import PHYSICAL, build_priors
+from supermage.recipe import PARAMETER_NAMES, FitSection, load_recipe
 
 
 def section(**options: Any) -> FitSection:
@@ -50,3 +52,50 @@ def test_starts_outside_the_priors_are_refused_and_edges_are_inside() -> None:
         priors.check_inside({"flux": 2.0})
     with pytest.raises(RecipeError, match="fixed parameter 'y'"):
         priors.check_inside({"y": 0.5})
+
+
+def test_a_scale_length_of_0_may_begin_a_prior_but_is_no_disc() -> None:
+    priors = build_priors(section(priors={"scale_length": {"lower": 0.0, "upper": 5.0}}))
+    priors.check_inside({"scale_length": 1e-6})
+    for value in (0.0, -0.0):
+        with pytest.raises(RecipeError, match=r"^a scale length of 0 is no disc, got 0$"):
+            priors.check_inside({"scale_length": value})
+        with pytest.raises(RecipeError, match=r"^a scale length of 0 is no disc, got 0$"):
+            build_priors(section(priors={"scale_length": {"fixed": value}}))
+
+
+def test_axis_ratios_are_those_of_the_table() -> None:
+    assert PHYSICAL["qintr"][0] == ScaleFreeCurve.lowest_axis_ratio
+    assert build_priors(section(priors={"qintr": {"lower": 0.05, "upper": 1.0}})).names == PARAMETER_NAMES
+    for prior in ({"fixed": 0.049}, {"lower": 0.04, "upper": 0.5}):
+        with pytest.raises(RecipeError, match=r"qintr must lie in \[0.05, 1\], the range of the tabulated circular velocity, got 0.04"):
+            build_priors(section(priors={"qintr": prior}))
+
+
+@pytest.mark.parametrize(("name", "value", "line"), [
+    ("log10_mbh", 1.3e8, "log10_mbh must lie in [0, 12], got 1.3e+08: is this log10?"),
+    ("log10_mbh", 13.0, "log10_mbh must lie in [0, 12], got 13"),
+    ("log10_mbh", -1.0, "log10_mbh must lie in [0, 12], got -1"),
+    ("intensity_rb", 2.2e4, "intensity_rb must lie in [-5, 12], got 22000: is this log10?"),
+    ("halo_log10_m200", 1e12, "halo_log10_m200 must lie in [5, 16], got 1e+12: is this log10?"),
+    ("halo_log10_c", 10.0, "halo_log10_c must lie in [-1, 3], got 10: is this log10?"),
+    ("halo_log10_c", -2.0, "halo_log10_c must lie in [-1, 3], got -2"),
+    ("Flux", -1.0, "Flux must be at least 0, got -1"),
+])
+def test_logarithms_and_flux_have_bounds(name: str, value: float, line: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        build_priors(section(priors={name: {"fixed": value}}, model={"halo": "nfw"}))
+    assert str(error.value) == f"fit.priors.{line}"
+
+
+def test_every_default_prior_is_physical() -> None:
+    for p in PARAMETERS.values():
+        low, high = PHYSICAL.get(p.name, (p.lower, p.upper))
+        assert low <= p.lower < p.upper <= high, p.name
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "inference").glob("*/*.toml")), ids=lambda path: path.parent.name)
+def test_the_recipes_have_physical_priors(path: Path) -> None:
+    fit = load_recipe(path).fit
+    assert fit is not None
+    assert build_priors(fit).free
