@@ -93,6 +93,12 @@ def test_house_check_lets_the_rest_pass(house: ModuleType, tmp_path: Path, path:
     assert house.main(tmp_path) == 0
 
 
+def test_the_layers_exist(house: ModuleType) -> None:
+    for name in house.LAYERS:
+        path = ROOT / name.replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").is_file(), name
+
+
 def test_the_house_obeys_its_rules(house: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert house.main(ROOT) == 0, capsys.readouterr().out
 
