@@ -1,12 +1,18 @@
-"""The command line. Exit codes: 0 what was promised is there; 1 wrong input; 2 a fit that did not converge; 130 interrupted."""
+"""The command line.
+
+Exit codes: 0 what was promised is there; 1 wrong input; 2 a fit that did not converge; 130 interrupted; 143 interrupted by SIGTERM.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +21,7 @@ from typer.exceptions import Abort, TyperException
 
 from supermage.errors import ConvergenceFailure, SupermageError
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 SUMMARY = "summary.txt"
 
 app = typer.Typer(name="supermage", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -52,7 +58,7 @@ def _root(*, version: VersionOption = False) -> None:
 
 @app.command()
 def simulate(recipe: RecipeArgument) -> None:
-    """Make a mock ALMA measurement set, and write its true parameters beside it.
+    """Make a mock ALMA measurement set, its truth beside it.
 
     Example: supermage simulate data_reduction/mock-ngc4697/recipe.toml
     """
@@ -65,7 +71,9 @@ def simulate(recipe: RecipeArgument) -> None:
 
 @app.command()
 def calibrate(recipe: RecipeArgument) -> None:
-    """Run a recipe's casatasks steps in a subprocess and keep their log.
+    """Calibrate with a recipe's casatasks steps.
+
+    They run in order in a subprocess; their log is kept.
 
     Example: supermage calibrate data_reduction/ngc5921/recipe.toml
     """
@@ -95,7 +103,10 @@ def reduce(recipe: RecipeArgument) -> None:
 @app.command()
 def fit(recipe: RecipeArgument, *,
         fresh: Annotated[bool, typer.Option("--fresh", help="Start anew instead of resuming from a checkpoint.")] = False) -> None:
-    """Sample the posterior of a galaxy's parameters. An interrupted fit resumes. Exit code 2: it ran to its end and did not converge.
+    """Sample the posterior of a galaxy's parameters.
+
+    An interrupted fit resumes; one that ended goes on where the recipe asks for more draws. Exit code 2: it ran to its end and did not
+    converge.
 
     Example: supermage fit inference/mock-ngc4697/recipe.toml
     """
@@ -115,7 +126,7 @@ def fit(recipe: RecipeArgument, *,
 
 @app.command()
 def train(recipe: RecipeArgument) -> None:
-    """Train a model and write its weights and its model card.
+    """Train a model; write its weights and its model card.
 
     Example: supermage train models/nuker-mge/recipe.toml
     """
@@ -130,7 +141,9 @@ def train(recipe: RecipeArgument) -> None:
 def report(posterior: Annotated[Path, typer.Argument(metavar="POSTERIOR.nc", help="What `supermage fit` wrote.")], *,
            output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the report (default: report/ beside it).")] = None,
            figure: Annotated[str | None, typer.Option("--figure", metavar="NAME", help="Redraw this one figure only.")] = None) -> None:
-    """Write one self-contained HTML page, its figures, tables and FITS files; print the mass, the verdict and the page's path.
+    """Write the report of a posterior.
+
+    One self-contained HTML page, its figures, tables and FITS files; prints the mass, the verdict and the page's path.
 
     Example: supermage report inference/mock-ngc4697/products/posterior.nc
     """
@@ -143,12 +156,33 @@ def report(posterior: Annotated[Path, typer.Argument(metavar="POSTERIOR.nc", hel
     _say(f"{'report' if figure is None else 'figure'}: {path}")
 
 
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[list[int]]:
+    """Let SIGTERM interrupt as Ctrl-C does, so that the work saves what it has; gives the list of those that came."""
+    came: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; every error is one line on standard error."""
     _keep_caches_out_of_home()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = _run(words or ["--help"])
+        with _sigterm_interrupts() as came:
+            code = _run(words or ["--help"])
+        code = TERMINATED if came and code == INTERRUPTED else code
         code = code if words else 1
         sys.stdout.flush()
     except BrokenPipeError:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -73,6 +75,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--help")
     assert code == 0
     assert all(f"\n  {command} " in out for command in COMMANDS)
+    assert "..." not in out.partition("Commands:")[2]
 
 
 def test_no_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,6 +150,27 @@ def test_a_fit_resumes_unless_told_otherwise(fit_does: Callable[[Callable[..., A
     with pytest.raises(SystemExit):
         cli.main(["fit", str(recipe), *words])
     assert seen["resume"] is resume
+
+
+def test_sigterm_is_an_interruption(capsys: pytest.CaptureFixture[str], fit_does: Callable[[Callable[..., Any]], None],
+                                    recipe: Path) -> None:
+    kept = []
+
+    def work(*_: Any, **__: Any) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            kept.append("draws")
+            raise
+
+    fit_does(work)
+    before = signal.getsignal(signal.SIGTERM)
+    code, out, err = run(capsys, "fit", str(recipe))
+    assert (code, out) == (143, "")
+    assert kept == ["draws"]
+    assert err.strip().splitlines()[-1] == "supermage: interrupted; run the same command again to resume"
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_recipe_is_checked_before_any_work(capsys: pytest.CaptureFixture[str], fit_does: Callable[[Callable[..., Any]], None],
