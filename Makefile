@@ -4,6 +4,7 @@
 #
 # PYTHON=...   the Python to build .venv with (3.11 - 3.13)
 # SHORT=1      with demo: few draws, to see the whole way in a few minutes (it will not converge)
+# FRESH=1      with demo: fit anew instead of resuming from a checkpoint
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -39,7 +40,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@code=0; $(RUN) $(BIN)/supermage simulate $(DATA); $(RUN) $(BIN)/supermage reduce $(DATA); \
-	$(RUN) $(BIN)/supermage fit $(FIT) || code=$$?; \
+	$(RUN) $(BIN)/supermage fit $(if $(FRESH),--fresh )$(FIT) || code=$$?; \
 	if [ $$code -ne 0 ] && [ $$code -ne 2 ]; then exit $$code; fi; \
 	$(RUN) $(BIN)/supermage report $(POSTERIOR); \
 	$(if $(SHORT),exit 0,exit $$code)

@@ -384,7 +384,7 @@ def interrupted(gridded_file: Path, tmp_path_factory: pytest.TempPathFactory) ->
         patched.setenv("SUPERMAGE_TRACEBACK", "1")
         with pytest.raises(Begun):
             cli.main(["fit", str(fit_recipe(folder))])
-    assert (folder / "out" / "checkpoint" / "newest.ckpt").is_file()
+    assert (folder / "out" / "posterior.checkpoint" / "newest.ckpt").is_file()
     return folder
 
 
@@ -400,7 +400,7 @@ def checkpointed(interrupted: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-OTHERS = "a checkpoint must belong to this recipe, data and version, got <here>/out/checkpoint/newest.ckpt of another: remove it..."
+OTHERS = "a checkpoint must belong to this recipe, ..., got <here>/out/posterior.checkpoint/newest.ckpt of another: --fresh starts anew"
 
 
 @pytest.mark.parametrize("changes", [{"sampler": {"seed": 2}}, prior("alpha", 1.0, 2.0), {"model": {"emulator": "nuker-mge"}}])
@@ -414,8 +414,8 @@ def test_checkpoint_of_other_data(refused: Callable[..., str], checkpointed: Pat
 
 
 def test_damaged_checkpoint(refused: Callable[..., str], checkpointed: Path) -> None:
-    halve(checkpointed / "out" / "checkpoint" / "newest.ckpt")
-    same(refused("fit", fit_recipe(checkpointed)), "a checkpoint must be whole, got damaged files in <here>/out/checkpoint: ...")
+    halve(checkpointed / "out" / "posterior.checkpoint" / "newest.ckpt")
+    same(refused("fit", fit_recipe(checkpointed)), "a checkpoint must be whole, got damaged files in <here>/out/posterior.checkpoint: ...")
 
 
 def test_a_fresh_fit_that_cannot_begin_keeps_the_checkpoint(refused: Callable[..., str], checkpointed: Path) -> None:
@@ -426,9 +426,9 @@ def test_fit_on_a_full_disk_keeps_the_earlier_files(refused: Callable[..., str],
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     run_without_model(monkeypatch)
     (checkpointed / "out" / "posterior.nc").write_text("an earlier file")
-    (checkpointed / "out" / "checkpoint" / "newest.ckpt").unlink()
+    (checkpointed / "out" / "posterior.checkpoint" / "newest.ckpt").unlink()
     same(refused("fit", fit_recipe(checkpointed), full_at=4000),
-         "a checkpoint must be writable, got <here>/out/checkpoint/newest.ckpt: File too large")
+         "a checkpoint must be writable, got <here>/out/posterior.checkpoint/newest.ckpt: File too large")
 
 
 # Reports

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, TypeVar
@@ -173,6 +173,11 @@ def _in_process(function: Callable[..., Result], arguments: tuple[Any, ...]) -> 
     return function(_PROBLEM[0], *arguments)
 
 
+def _then(result: Result, ended: Callable[[], object]) -> Result:
+    ended()
+    return result
+
+
 class Workers:
     """Processes that each hold the model; one process means this one. Every one uses a single thread, so that sums come out the same.
 
@@ -195,8 +200,10 @@ class Workers:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_enter_process, initargs=(factory,))
 
-    def map(self, function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]) -> list[Result]:
-        """``function(problem, *arguments)`` for every tuple of arguments, in order.
+    def map(
+        self, function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], *, ended: Callable[[], object] = lambda: None
+    ) -> list[Result]:
+        """``function(problem, *arguments)`` for every tuple of arguments, in order; ``ended`` is called after each, as it ends.
 
         Raises
         ------
@@ -204,9 +211,12 @@ class Workers:
             If a process died, of too little memory for instance.
         """
         if self._pool is None:
-            return [function(self.problem, *a) for a in arguments]
+            return [_then(function(self.problem, *a), ended) for a in arguments]
         try:
-            return [future.result() for future in [self._pool.submit(_in_process, function, a) for a in arguments]]
+            futures = [self._pool.submit(_in_process, function, a) for a in arguments]
+            for future in as_completed(futures):
+                _then(future.result(), ended)
+            return [future.result() for future in futures]
         except BrokenProcessPool:
             raise SupermageError("the processes of a fit must live to its end, got one that died (out of memory?)") from None
 

@@ -114,11 +114,11 @@ class CheckpointStore:
             arrays, header = content
             if header["fingerprint"] != self.fingerprint:
                 raise CheckpointError(
-                    f"a checkpoint must belong to this recipe, data and version, got {path} of another: remove it to start afresh"
+                    f"a checkpoint must belong to this recipe, data and version, got {path} of another: --fresh starts anew"
                 )
             return arrays, header["notes"]
         if found:
-            raise CheckpointError(f"a checkpoint must be whole, got damaged files in {self.folder}: remove them to start afresh")
+            raise CheckpointError(f"a checkpoint must be whole, got damaged files in {self.folder}: --fresh starts anew")
         return None
 
     def clear(self) -> None:

@@ -80,14 +80,14 @@ def _section(recipe: Recipe) -> FitSection:
 def fit(
     recipe: Recipe, *, resume: bool = True, progress: Progress | None = None, factory: Callable[[], GalaxyFit] | None = None
 ) -> Posterior:
-    """Fit a galaxy: starts, warm-up, draws. Checkpointed after every segment beside the output.
+    """Fit a galaxy: starts, warm-up, draws. Checkpointed after every segment in ``<stem>.checkpoint/`` beside the output.
 
     Parameters
     ----------
     recipe
         With sections ``galaxy`` and ``fit``.
     resume
-        Continue from a checkpoint of the same recipe, data and version; False starts afresh.
+        Continue from a checkpoint of the same recipe, data and version, its number of draws apart; False starts afresh.
     progress
         Where progress is told.
     factory
@@ -118,7 +118,7 @@ def fit(
     gridded = open_visibilities(recipe.path(section.visibilities))
     output = recipe.output(section.output)
     mark = _fingerprint(recipe, gridded)
-    store = CheckpointStore(output.parent / "checkpoint", mark)
+    store = CheckpointStore(output.parent / f"{output.stem}.checkpoint", mark)
     found = store.load() if resume else None
     with _workers(factory or ModelFactory(recipe), section.sampler.processes) as workers:
         spent = 0.0
@@ -181,8 +181,7 @@ def begin(workers: Workers, priors: Priors, section: FitSection, gridded: Gridde
     progress.done(f"best log likelihood {max(value for value, _ in scanned):.1f}")
     best = [start for _, start in sorted(scanned, key=lambda pair: -pair[0])[: 2 * sampler.optima]]
     progress.start("climbs", len(best))
-    climbed = workers.map(polish, [(Chart(cut=start.get("PA", 180.0)), start, 40) for start in best])
-    progress.advance(len(best))
+    climbed = workers.map(polish, [(Chart(cut=start.get("PA", 180.0)), start, 40) for start in best], ended=progress.advance)
     climbed.sort(key=lambda pair: -pair[1])
     if not np.isfinite(climbed[0][1]):
         raise SupermageError("a fit needs a start where the model is finite, got none")
@@ -233,9 +232,10 @@ def _set_out(workers: Workers, chart: Chart, optima: list[Optimum], sampler: Any
 
 
 def _fingerprint(recipe: Recipe, gridded: GriddedVisibilities) -> str:
-    """Of all that the draws depend on; not of paths, processes, or where the result goes."""
+    """Of all that a draw depends on; not of paths, of processes or segments, nor of how many draws there are to be."""
     section = _section(recipe).model_dump(mode="json", exclude={"visibilities", "output", "truth"})
-    section["sampler"].pop("processes")
+    for name in ("processes", "segment", "draws"):
+        section["sampler"].pop(name)
     galaxy = recipe.galaxy.model_dump(mode="json") if recipe.galaxy else {}
     return fingerprint(
         {"fit": section, "galaxy": galaxy, "data": gridded.checksum, "supermage": _version("supermage"), "torch": torch.__version__}

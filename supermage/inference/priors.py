@@ -101,7 +101,8 @@ def build_priors(fit: FitSection) -> Priors:
     Raises
     ------
     RecipeError
-        If the recipe fixes everything, or allows what is no disc or lies outside `PHYSICAL`. (Names and order of bounds are checked when a recipe is read.)
+        If the recipe fixes everything, or allows what is no disc or lies outside `PHYSICAL`. (Names and order of bounds are checked
+        when a recipe is read.)
     """
     known = TABLE_1 + (NFW_HALO if fit.model.halo == "nfw" else ()) + ((GAS_INDEX,) if fit.model.gas == "stretched" else ())
     free, fixed = [], {}

@@ -160,7 +160,7 @@ def advance(run: Run, workers: Workers, sampler: SamplerSection, *, save: Callab
                 save(run)
         progress.done(_end_stage(run, workers, sampler))
         save(run)
-    progress.start("draws", sampler.draws)
+    progress.start("draws", max(sampler.draws, run.steps_done))
     progress.advance(run.steps_done)
     while run.steps_done < sampler.draws:
         _segment(run, workers, sampler, min(sampler.segment, sampler.draws - run.steps_done), run.draws, adapting=False, progress=progress)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from supermage.data_reduction.gridded import open_visibilities
 from supermage.errors import CheckpointError, DataError, RecipeError, SupermageError
 from supermage.inference import fit as fit_module
 from supermage.inference.chains import Problem, Workers
@@ -142,7 +143,7 @@ def test_killed_in_the_middle_and_resumed(undisturbed: Posterior, warmed: Path, 
         time.sleep(0.2)  # a segment takes 30 models of 0.02 s
         child.send_signal(signal.SIGKILL)
     assert child.returncode == -signal.SIGKILL
-    assert (tmp_path / "checkpoint" / "newest.ckpt").exists() and not (tmp_path / "posterior.nc").exists()
+    assert (tmp_path / "posterior.checkpoint" / "newest.ckpt").exists() and not (tmp_path / "posterior.nc").exists()
     computed: list[object] = []
     resumed = fit(recipe, factory=ToyFactory(recipe), progress=Counting(computed))
     assert "scan of starts" not in computed and "draws" in computed
@@ -191,11 +192,60 @@ def test_another_recipe_or_other_data_are_refused(warmed: Path, tmp_path: Path) 
         run(toy_recipe(tmp_path))
 
 
+def test_two_posteriors_in_one_folder_do_not_meet(warmed: Path, tmp_path: Path) -> None:
+    recipe = copy(warmed, tmp_path)
+    assert (tmp_path / "posterior.checkpoint" / "newest.ckpt").is_file()
+    assert recipe.fit is not None
+    stages: list[Any] = []
+    other = recipe.fit.model_copy(update={"output": "other.nc"})
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe.model_copy(update={"fit": other}), progress=Counting(stages, interrupt_at=1))
+    assert stages[0] == "scan of starts"
+    assert (tmp_path / "other.checkpoint" / "newest.ckpt").is_file()
+
+
+def test_more_draws_continue_a_fit_that_ended(tmp_path: Path) -> None:
+    """50 draws and 50 more are the 100 of one fit, bit for bit, whatever the segments."""
+    once = run(toy_recipe(tmp_path / "once", draws=100, segment=70))
+    first = run(toy_recipe(tmp_path / "twice", draws=50, segment=30))
+    stages: list[Any] = []
+    more = run(toy_recipe(tmp_path / "twice", draws=100, segment=45), progress=Counting(stages))
+    assert stages == ["draws"]
+    assert_same_draws(more, once)
+    assert more.attributes["complete"] == 1 and more.draws("Flux").shape == (2, 100)
+    assert np.array_equal(first.draws("Flux"), once.draws("Flux")[:, :50])
+    # fewer than there are: all that there are
+    assert_same_draws(run(toy_recipe(tmp_path / "twice", draws=20)), once)
+
+
+def test_the_mark_knows_what_a_draw_depends_on(tmp_path: Path) -> None:
+    def mark(**sampler: Any) -> str:
+        recipe = toy_recipe(tmp_path, **sampler)
+        return fit_module._fingerprint(recipe, open_visibilities(tmp_path / "visibilities.nc"))
+
+    assert mark() == mark(draws=99, segment=3, processes=2)
+    for changed in ({"seed": 2}, {"warmup": (6, 8, 7)}, {"chains": 3}, {"metric_points": 3}, {"target_acceptance": 0.5}):
+        assert mark(**changed) != mark(), changed
+
+
+def test_climbs_are_counted_as_they_end(tmp_path: Path) -> None:
+    class Climbing(Counting):
+        def advance(self, n: int = 1, note: str = "") -> None:
+            if self.stages[-1] in ("climbs", ("climbs", 1)):
+                self.stages.append(("climbs", n))
+            super().advance(n, note)
+
+    stages: list[Any] = []
+    with pytest.raises(KeyboardInterrupt):
+        run(toy_recipe(tmp_path, optima=2), progress=Climbing(stages, interrupt_at=1))
+    assert stages.count(("climbs", 1)) == 4
+
+
 def test_damaged_checkpoints_are_one_line(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "posterior.checkpoint").mkdir()
     for name in ("newest.ckpt", "previous.ckpt"):
-        (tmp_path / "checkpoint" / name).write_bytes(b"supermage checkpoint 1\n")
-    with pytest.raises(CheckpointError, match="remove them to start afresh") as error:
+        (tmp_path / "posterior.checkpoint" / name).write_bytes(b"supermage checkpoint 1\n")
+    with pytest.raises(CheckpointError, match="--fresh starts anew") as error:
         run(toy_recipe(tmp_path))
     assert_one_line(error)
 
@@ -230,12 +280,12 @@ def test_a_start_is_used(tmp_path: Path) -> None:
     assert recipe.fit is not None
 
     class Watching(Workers):
-        def map(self, function: Any, arguments: Any) -> Any:
+        def map(self, function: Any, arguments: Any, **options: Any) -> Any:
             if function.__name__ == "scan":
                 scanned.extend(start for (starts,) in arguments for start in starts)
             if function.__name__ == "polish":
                 raise KeyboardInterrupt
-            return super().map(function, arguments)
+            return super().map(function, arguments, **options)
 
     factory = ToyFactory(recipe)
     data = toy_data(n_cell=20, n_channel=6)

@@ -126,6 +126,7 @@ FREE = ("log10_mbh", "gamma", "intensity_rb", "PA", "systemic_velocity", "x", "F
 
 def toy_recipe(folder: Path, *, priors: Mapping[str, Any] | None = None, **sampler: object) -> Recipe:
     """A recipe of a fit that takes a second, its data written beside it."""
+    folder.mkdir(exist_ok=True)
     if not (folder / "visibilities.nc").exists():
         toy_data(n_cell=20, n_channel=6).save(folder / "visibilities.nc")
     settings = {"processes": 1, "chains": 2, "starts": 4, "optima": 1, "metric_points": 2, "warmup": (6, 8, 6)}
