@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 from supermage.constants import pc_per_arcsec
 from supermage.data_reduction.gridded import GriddedVisibilities, open_visibilities
 from supermage.errors import DataError
+from supermage.plots.profile import outer_level
 from supermage.report.cubes import SkyCubes, sky_cubes
-from supermage.report.profiles import Profiles, as_tensors, profiles_of
+from supermage.report.noise import noise_facts
+from supermage.report.profiles import Profiles, as_tensors, flux_inside, profiles_of
 from supermage.report.record import Record
 from supermage.report.residuals import Residuals, residuals_of
 from supermage.report.statistics import edge_density, interval
-from supermage.report.verdict import ConvergenceFacts, MassFacts, ResidualFacts, Verdict, judge
+from supermage.report.verdict import ConvergenceFacts, MassFacts, NoiseFacts, ResidualFacts, Verdict, judge
 
-BAND_DRAWS = 200
+BAND_DRAWS = 1000
+"""Draws behind the median, 68 % and 95 % bands; 99.73 % bands take every draw."""
 RADII = 90
 INNERMOST_BEAMS = 0.06
 SEED = 1
@@ -37,10 +40,13 @@ class Case:
         The posterior.
     gridded, fit
         The data and the model; read and built as the posterior's recipe says when absent.
+    output
+        Folder of the report where one was asked for, for the commands in its captions.
     """
 
-    def __init__(self, record: Record, *, gridded: GriddedVisibilities | None = None, fit: Any = None) -> None:
+    def __init__(self, record: Record, *, gridded: GriddedVisibilities | None = None, fit: Any = None, output: Path | None = None) -> None:
         self.record = record
+        self.output = output
         self._gridded = gridded
         self._fit = fit
 
@@ -103,6 +109,11 @@ class Case:
         return residuals_of(self.gridded, self.best_visibilities, continuum=self.continuum)
 
     @cached_property
+    def noise(self) -> NoiseFacts | None:
+        """The noise held against what is stated of it."""
+        return noise_facts(self.gridded, self.best_visibilities)
+
+    @cached_property
     def cubes(self) -> SkyCubes:
         """Dirty cubes of data, model and residual."""
         return sky_cubes(self.gridded, self.best_visibilities, self.residuals.continuum)
@@ -114,10 +125,10 @@ class Case:
 
     @cached_property
     def profiles(self) -> Profiles:
-        """Profiles of an even, seeded subsample of the draws, and of the truth."""
+        """Profiles of the truth and of a seeded subsample of the draws, or of all where 99.73 % bands are to be drawn."""
         record = self.record
-        generator = np.random.default_rng(SEED)
-        chosen = np.sort(generator.choice(record.n_draws, size=min(BAND_DRAWS, record.n_draws), replace=False))
+        size = record.n_draws if outer_level(record.tail_ess)[0] > 0.99 else min(BAND_DRAWS, record.n_draws)
+        chosen = np.sort(np.random.default_rng(SEED).choice(record.n_draws, size=size, replace=False))
         cubes = self.cubes
         radius = np.geomspace(INNERMOST_BEAMS * cubes.beam_width, 0.5 * self.gridded.grid.field_of_view, RADII)
         return profiles_of(
@@ -137,14 +148,20 @@ class Case:
     @cached_property
     def verdict(self) -> Verdict:
         """The verdict on this posterior."""
-        others = {math_name(p.name): p.width_ratio for p in self.record.parameters if p.name != "log10_mbh"}
-        return judge(self.mass_facts(), self.residual_facts(), convergence_facts(self.record), others)
+        others = {p.name: p.width_ratio for p in self.record.parameters if p.name != "log10_mbh"}
+        return judge(self.mass_facts(), self.residual_facts(), convergence_facts(self.record), others, disc_inside=self.disc_inside())
+
+    def disc_inside(self) -> float:
+        """Fraction of the median gas disc's flux that lies inside the image."""
+        median = {p.name: float(np.median(p.draws)) for p in self.record.parameters}
+        return flux_inside({**self.record.fixed, **median}, self.fit.galaxy_model.disc_radius)
 
     def mass_facts(self) -> MassFacts:
         """What the draws say of the mass."""
         mass, profiles = self.record.mass, self.profiles
         low, high = edge_density(mass.draws, mass.lower, mass.upper)
-        sphere = float(np.median(profiles.sphere_of_influence()))
+        spheres = profiles.sphere_of_influence()
+        sphere, inner = float(np.median(spheres)), interval(spheres, 0.68)
         return MassFacts(
             width_ratio=mass.width_ratio,
             span=interval(mass.draws, 0.68).width,
@@ -153,6 +170,7 @@ class Case:
             sphere_of_influence=sphere,
             beam=self.cubes.beam_width,
             at_most=sphere <= float(profiles.radius[0]) * (1 + 1e-9),
+            sphere_range=(inner.low, inner.high),
         )
 
     def residual_facts(self) -> ResidualFacts:
@@ -166,12 +184,8 @@ class Case:
             peak_expected=expected,
             worst_channel_sigma=residuals.by_channel.worst_sigma(),
             worst_baseline_sigma=residuals.by_baseline.worst_sigma(),
+            noise=self.noise,
         )
-
-
-def math_name(name: str) -> str:
-    """A parameter's name in running words."""
-    return name.replace("_", " ")
 
 
 def convergence_facts(record: Record) -> ConvergenceFacts:
@@ -180,8 +194,9 @@ def convergence_facts(record: Record) -> ConvergenceFacts:
     fewest = min(record.parameters, key=lambda p: np.nan_to_num(p.mixing.ess, nan=0.0))
     return ConvergenceFacts(
         worst_r_hat=worst.mixing.r_hat,
-        worst_r_hat_name=math_name(worst.name),
+        worst_r_hat_name=worst.name,
         smallest_ess=fewest.mixing.ess,
-        smallest_ess_name=math_name(fewest.name),
+        smallest_ess_name=fewest.name,
         declared=bool(int(record.facts.get("converged", 1))),
+        complete=bool(int(record.facts.get("complete", 1))),
     )

@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from supermage.constants import GRAVITATIONAL_CONSTANT
+from supermage.forward.disc import edge_taper, gas_disc
 from supermage.forward.nuker import Nuker
 
 FloatArray = NDArray[np.float64]
+DRAWS_AT_A_TIME = 500
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,30 @@ def surface_density(theta: Mapping[str, float], radius_pc: FloatArray, pc_per_ar
     return nuker.surface_density_at(torch.as_tensor(radius_pc, dtype=torch.float64)).numpy()
 
 
+def circular_velocities(model: Any, thetas: list[dict[str, float]], radius: FloatArray, component: str) -> FloatArray:
+    """Circular velocity of one component, km/s, (draw, radius), at radii in arcsec: many draws at a time."""
+    where = torch.as_tensor(radius, dtype=torch.float64)
+    table = torch.tensor([list(theta.values()) for theta in thetas], dtype=torch.float64)
+
+    def one(values: torch.Tensor) -> torch.Tensor:
+        speed: torch.Tensor = model.circular_velocity(dict(zip(thetas[0], values, strict=True)), where, component=component)
+        return speed.double()
+
+    with torch.no_grad():
+        parts = [torch.func.vmap(one)(block) for block in table.split(DRAWS_AT_A_TIME)]
+    return torch.cat(parts).numpy()
+
+
+def flux_inside(theta: Mapping[str, float], radius_limit: float) -> float:
+    """Fraction of a gas disc's flux that the model keeps: it tapers the disc to zero at ``radius_limit``, arcsec in the disc plane."""
+    scale, index = theta["scale_length"], theta.get("gas_index", 1.0)
+    # Up to the radius beyond which exp(-(R/h)^n) holds nothing.
+    radius = scale * np.geomspace(1e-4, 60.0 ** (1.0 / index), 20_001)
+    light = gas_disc(torch.as_tensor(radius), as_tensors({**theta, "Flux": 1.0})).numpy() * radius**2
+    whole = np.trapezoid(light, np.log(radius))
+    return float(np.trapezoid(light * edge_taper(radius / radius_limit), np.log(radius)) / whole)
+
+
 def profiles_of(
     model: Any, thetas: list[dict[str, float]], radius: FloatArray, *, pc_per_arcsec: float, halo: str, truth: Mapping[str, float] | None
 ) -> Profiles:
@@ -108,20 +134,16 @@ def profiles_of(
     truth
         True parameters of a mock.
     """
-    where = torch.as_tensor(radius, dtype=torch.float64)
 
-    def speeds(theta: Mapping[str, float]) -> list[FloatArray]:
-        tensors = as_tensors(theta)
-        with torch.no_grad():
-            return [model.circular_velocity(tensors, where, component=name).double().numpy() for name in components(halo)]
+    def speeds(draws: list[dict[str, float]]) -> dict[str, FloatArray]:
+        return {name: circular_velocities(model, draws, radius, name) for name in components(halo)}
 
-    table = np.array([speeds(theta) for theta in thetas])
     return Profiles(
         radius=radius,
         pc_per_arcsec=pc_per_arcsec,
-        velocity={name: table[:, k] for k, name in enumerate(components(halo))},
+        velocity=speeds(thetas),
         surface_density=np.array([surface_density(theta, radius * pc_per_arcsec, pc_per_arcsec) for theta in thetas]),
         black_hole_mass=np.array([10.0 ** theta["log10_mbh"] for theta in thetas]),
-        true_velocity={} if truth is None else dict(zip(components(halo), speeds(truth), strict=True)),
+        true_velocity={} if truth is None else {name: curve[0] for name, curve in speeds([dict(truth)]).items()},
         true_surface_density=None if truth is None else surface_density(truth, radius * pc_per_arcsec, pc_per_arcsec),
     )

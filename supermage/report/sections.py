@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from supermage.report import html, verdict
-from supermage.report.case import Case, math_name
+from supermage.report.case import Case
 from supermage.report.figure import FigureSpec
 from supermage.report.figures_fit import CHAIN_FIGURES, CORNER_FIGURES, MASS_FIGURES, PROFILE_FIGURES, RESIDUAL_FIGURES, TABLE_FIGURES
 from supermage.report.figures_sky import SKY_FIGURES
@@ -18,6 +18,7 @@ from supermage.report.tables import Row, row
 from supermage.report.text import html_symbol, html_unit, minus
 
 PNG = Callable[[str], bytes]
+GRADIENTS = "Kernel gradients (starts and metrics not counted)"
 WIDE = {"marginals", "moments", "channels", "position-velocity", "corner", "corner-full", "traces", "ranks"}
 
 
@@ -54,8 +55,8 @@ def sections(case: Case, png: PNG, downloads: dict[str, Path]) -> list[tuple[str
 def lead(case: Case) -> str:
     """What stands above everything: the headline of the verdict, then what was fitted."""
     galaxy = case.record.recipe.galaxy
-    mock = " (mock data)" if case.record.truth else ""
     name = galaxy.name if galaxy else case.record.path.stem
+    mock = " (mock data)" if case.record.truth and "mock" not in name.lower() else ""
     line = f", {galaxy.line}" if galaxy else ""
     return (
         f'<p class="note"><strong>{html.escape(case.verdict.headline)}</strong></p>\n<h1>Black hole of {html.escape(name)}{mock}</h1>\n'
@@ -113,7 +114,7 @@ def _parameters(case: Case) -> str:
     mock = bool(case.record.truth)
     head = ["Parameter", "Unit", "Median", "Mean", "95 %", "Prior", "Edges touched", "Posterior / prior width", "R-hat", "ESS"]
     rows = [_parameter_row(p, row(p), mock) for p in case.record.parameters]
-    fixed = "".join(html.paragraph(f"Held fixed: {math_name(n)} = {v:g}.") for n, v in case.record.fixed.items())
+    fixed = "".join(html.paragraph(f"Held fixed: {n} = {v:g}.") for n, v in case.record.fixed.items())
     note = html.paragraph(
         "Median with 68 % interval; numbers are rounded by their error. Edges touched: bounds of the prior that the posterior runs into. "
         f"Shaded: prior-dominated (posterior wider than {verdict.PRIOR_DOMINATED} of the prior). "
@@ -154,11 +155,12 @@ def _residuals(case: Case) -> str:
         f"{r.sigma:+.1f} standard deviations from 1. "
         f"Brightest residual pixel: {peak:.1f} times the image noise (noise alone stays below {expected:.1f} in 99 of 100 cubes)."
     ]
-    if case.gridded.n_channel >= 4:
-        test = case.gridded.noise_test()
+    noise = case.noise
+    if noise is not None:
         words.append(
-            f"Noise check without a model (third differences along the channels): {test.rms:.4f} times the stated standard error; "
-            f"correlation of neighbouring channels {test.lag_one:.3f}, expected {test.lag_one_expected:.3f}."
+            f"Noise check (differences along the channels of data minus model): {noise.rms:.3f} ± {noise.rms_error:.3f} times the stated "
+            f"standard error; correlation of neighbouring channels {noise.lag_one:.3f} ± {noise.lag_one_error:.3f}, "
+            f"assumed {noise.lag_one_expected:.3f}."
         )
     return "".join(html.paragraph(w) for w in words)
 
@@ -185,9 +187,15 @@ def verdict_facts(case: Case) -> str:
     """Chains, draws, acceptance and step in a sentence."""
     chains, draws = case.record.parameters[0].draws.shape
     words = f"{chains} chains of {draws} draws."
-    for name, text in (("acceptance", "Acceptance"), ("step_size", "Step size"), ("gradients", "Gradients")):
+    for name, text in (("acceptance", "Acceptance"), ("step_size", "Step size"), ("gradients", GRADIENTS)):
         if name in case.record.facts:
             words += f" {text}: {case.record.facts[name]}."
+    back = int(case.record.facts.get("chains_brought_back", 0))
+    if back > 0:
+        words += (
+            f" {back} {'chain was' if back == 1 else 'chains were'} brought back in warm-up from modes that hold less than e^-30 "
+            "of the probability."
+        )
     return (
         words
         + f" Required: R-hat below {verdict.R_HAT_LIMIT}, effective sample size above {verdict.ESS_LIMIT:.0f} (rank-normalised, split)."
@@ -207,7 +215,7 @@ def _provenance(case: Case) -> str:
         ("Velocities", f"{gridded.frame}, {gridded.convention} convention, rest frequency {gridded.rest_frequency:.0f} Hz"),
         ("Emulator", record.facts.get("emulator", "")),
         ("Seed", record.facts.get("seed", "")),
-        ("Gradients", record.facts.get("gradients", "")),
+        (GRADIENTS, record.facts.get("gradients", "")),
         ("Wall time", _seconds(record.facts.get("wall_seconds"))),
         ("Versions", _flat(record.facts.get("versions", ""))),
     ]

@@ -4,20 +4,24 @@ Rules, in the order in which they decide:
 
 1. *not converged*: any parameter with R-hat >= 1.05, or an effective sample size (bulk or tail) <= 100.
 2. *unresolved*: the posterior of log10 M is wider than 0.8 of its prior, or its 68 % interval spans more than 1 dex without reaching
-   the prior's lower edge, or the sphere of influence is less than half a beam across. No mass is claimed then; structured residuals
-   are said beside it.
+   the prior's lower edge, or the median sphere of influence is less than half a beam across. No mass is claimed then; structured
+   residuals are said beside it.
 3. *do not trust*: the residuals are structured. After scaling out an overall noise factor, chi^2 in a bin of channel or baseline, or the
    brightest pixel of the residual images, is beyond what noise makes; or chi^2 per datum itself is off by more than 10 % at 5 sigma.
+   Or the noise, from differences along the channels of data minus model, is not what is stated: off by more than 10 % at 5 sigma, or
+   neighbouring channels' correlation off by more than 0.05 at 5 sigma, and not because of the noise's scale alone.
    So is a mass that piles up on the upper edge of its prior.
 4. *upper limit*: the posterior reaches the lower edge of the prior (density there above 1/20 of the prior's).
-5. *detected* otherwise; where the sphere of influence is less than a beam across, the words say that the mass leans on the model of the
-   stars.
+5. *detected* otherwise. The words call a sphere of influence resolved from 1.2 beams across (median diameter), marginally resolved from
+   0.8; below that they say that the mass leans on the model of the stars.
 
+A fit that was interrupted before its end, and a gas disc with more than 1 % of its flux beyond the image, are said, and decide nothing.
 Chi^2 is always relative to what noise alone gives.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -33,8 +37,15 @@ CHI2_SIGMA = 5.0
 CHI2_OFFSET = 0.10
 BIN_SIGMA = 5.0
 PIXEL_EXCESS = 1.5
-RESOLVED_BEAMS = 1.0
+RESOLVED_BEAMS = 1.2
+MARGINAL_BEAMS = 0.8
 BLIND_BEAMS = 0.5
+NOISE_SIGMA = 5.0
+NOISE_OFFSET = 0.10
+LAG_OFFSET = 0.05
+LEAST_LAG = -0.3
+"""Noise of neighbouring channels is never correlated by less; what looks so is a source that the model leaves."""
+LEAST_INSIDE = 0.99
 
 
 class Status(StrEnum):
@@ -65,6 +76,8 @@ class MassFacts:
         Width of the synthesised beam, arcsec.
     at_most
         Whether the sphere of influence is smaller than the smallest radius looked at, which then stands in its place.
+    sphere_range
+        68 % interval of that radius, arcsec, or None where it is not known.
     """
 
     width_ratio: float
@@ -74,11 +87,47 @@ class MassFacts:
     sphere_of_influence: float
     beam: float
     at_most: bool = False
+    sphere_range: tuple[float, float] | None = None
 
     @property
     def beams_across(self) -> float:
         """Diameter of the sphere of influence in beams."""
         return 2.0 * self.sphere_of_influence / self.beam
+
+
+@dataclass(frozen=True)
+class NoiseFacts:
+    """The noise itself, from differences along the channels of data minus model.
+
+    Attributes
+    ----------
+    rms, rms_error
+        Of third differences over what is stated, 1 where the stated noise is right, and its standard error.
+    lag_one, lag_one_error
+        Correlation of neighbouring channels from first differences, the standard errors taken as right, and its standard error.
+    lag_one_expected
+        What the recipe's ``hanning`` and ``averaging`` make it.
+    """
+
+    rms: float
+    rms_error: float
+    lag_one: float
+    lag_one_error: float
+    lag_one_expected: float
+
+    @property
+    def scale_is_wrong(self) -> bool:
+        """Whether the noise is off by more than 10 %, significantly."""
+        return not abs(self.rms - 1.0) <= NOISE_OFFSET and not abs(self.rms - 1.0) <= NOISE_SIGMA * self.rms_error
+
+    @property
+    def correlation_is_wrong(self) -> bool:
+        """Whether the correlation is off by more than 0.05, significantly, and not as a wrong scale alone would have it."""
+        scaled = 1.0 - self.rms**2 * (1.0 - self.lag_one_expected)
+        return all(
+            not abs(self.lag_one - expected) <= max(LAG_OFFSET, NOISE_SIGMA * self.lag_one_error)
+            for expected in (self.lag_one_expected, scaled)
+        )
 
 
 @dataclass(frozen=True)
@@ -94,6 +143,8 @@ class ResidualFacts:
         threshold.
     peak, peak_expected
         Brightest residual pixel, in units of the image noise, and the level that noise alone passes in 1 of 100 cubes.
+    noise
+        The noise itself, or None where it cannot be checked (fewer than four channels in a row).
     """
 
     chi2_per_datum: float
@@ -102,17 +153,19 @@ class ResidualFacts:
     worst_baseline_sigma: float
     peak: float
     peak_expected: float
+    noise: NoiseFacts | None = None
 
 
 @dataclass(frozen=True)
 class ConvergenceFacts:
-    """The worst convergence numbers and whose they are; ``declared`` is what the fit itself wrote."""
+    """The worst convergence numbers and whose they are; ``declared`` is what the fit itself wrote, ``complete`` whether it ended."""
 
     worst_r_hat: float
     worst_r_hat_name: str
     smallest_ess: float
     smallest_ess_name: str
     declared: bool = True
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -143,6 +196,22 @@ def structured_residuals(facts: ResidualFacts) -> tuple[str, ...]:
         found.append(
             f"the brightest residual pixel reaches {facts.peak:.1f} times the image noise (noise alone: below {facts.peak_expected:.1f})"
         )
+    return (*found, *_noise_words(facts.noise))
+
+
+def _noise_words(noise: NoiseFacts | None) -> tuple[str, ...]:
+    found = []
+    if noise is not None and noise.correlation_is_wrong:
+        if noise.lag_one >= LEAST_LAG:
+            found.append(
+                f"neighbouring channels are correlated by {noise.lag_one:.2f} where {noise.lag_one_expected:.2f} is assumed: "
+                "set hanning or averaging under [reduce]"
+            )
+        else:
+            ratio = math.sqrt((1.0 - noise.lag_one) / (1.0 - noise.lag_one_expected))
+            found.append(f"neighbouring channels differ by {ratio:.1f} times what their noise allows")
+    if noise is not None and noise.scale_is_wrong:
+        found.append(f"the noise is {noise.rms:.2f} of what is stated (third differences along the channels)")
     return tuple(found)
 
 
@@ -164,7 +233,14 @@ def prior_dominated(width_ratios: dict[str, float]) -> tuple[str, ...]:
     return tuple(name for name, ratio in width_ratios.items() if not ratio <= PRIOR_DOMINATED)
 
 
-def judge(mass: MassFacts, residuals: ResidualFacts, convergence: ConvergenceFacts, width_ratios: dict[str, float]) -> Verdict:
+def judge(
+    mass: MassFacts,
+    residuals: ResidualFacts,
+    convergence: ConvergenceFacts,
+    width_ratios: dict[str, float],
+    *,
+    disc_inside: float = 1.0,
+) -> Verdict:
     """Apply the rules of this module in their order.
 
     Parameters
@@ -172,7 +248,9 @@ def judge(mass: MassFacts, residuals: ResidualFacts, convergence: ConvergenceFac
     mass, residuals, convergence
         The numbers.
     width_ratios
-        Posterior over prior width of every other parameter, by its name in words.
+        Posterior over prior width of every other parameter, by its name in recipes.
+    disc_inside
+        Fraction of the gas disc's flux that lies inside the image.
     """
     black_hole = black_hole_status(mass)
     structure = structured_residuals(residuals)
@@ -187,15 +265,18 @@ def judge(mass: MassFacts, residuals: ResidualFacts, convergence: ConvergenceFac
         *_mass_words(mass, black_hole),
         _prior_words(width_ratios),
         _residual_words(residuals, structure),
+        *_disc_words(disc_inside),
     )
     return Verdict(
         status=status,
         black_hole=black_hole,
-        headline=_headline(status, black_hole, bool(structure)),
+        headline=_headline(status, black_hole, bool(structure)) + ("" if convergence.complete else f" {INTERRUPTED}"),
         reasons=reasons,
         measured=status is Status.DETECTED,
     )
 
+
+INTERRUPTED = "The fit was interrupted before its end."
 
 _HEADLINES = {
     Status.DETECTED: "DETECTED: the data weigh the black hole.",
@@ -225,27 +306,34 @@ def _convergence_words(facts: ConvergenceFacts) -> str:
         f"worst R-hat {facts.worst_r_hat:.3f} ({facts.worst_r_hat_name}; required below {R_HAT_LIMIT}), smallest effective sample size "
         f"{facts.smallest_ess:.0f} ({facts.smallest_ess_name}; required above {ESS_LIMIT:.0f})"
     )
+    end = "" if facts.complete else f" {INTERRUPTED}"
     if has_converged(facts):
-        return f"The chains agree: {numbers}."
-    return f"The chains do not agree well enough: {numbers}." + (
-        "" if facts.declared else " The fit itself recorded that it did not converge."
+        return f"The chains agree: {numbers}.{end}"
+    declared = "" if facts.declared else " The fit itself recorded that it did not converge."
+    return f"The chains do not agree well enough: {numbers}.{declared}{end}"
+
+
+def _sphere_words(facts: MassFacts) -> str:
+    across = facts.beams_across
+    least = "at most " if facts.at_most else ""
+    between = ""
+    if facts.sphere_range is not None:
+        low, high = (2.0 * radius / facts.beam for radius in facts.sphere_range)
+        between = f" (68 %: {low:.2f} to {high:.2f})"
+    sphere = (
+        f"Sphere of influence against beam: its radius is {least}{facts.sphere_of_influence:.3f} arcsec, "
+        f"so it is {least}{across:.2f} beams across{between}; the beam is {facts.beam:.2f} arcsec wide. "
     )
+    if across >= RESOLVED_BEAMS:
+        return sphere + "It is resolved."
+    if across >= MARGINAL_BEAMS:
+        return sphere + "It is marginally resolved."
+    if across >= BLIND_BEAMS:
+        return sphere + "It is smaller than the beam: the mass leans on the model of the stars at radii that the data do not resolve."
+    return sphere + "It is not resolved: whatever is said of the mass rests on the model of the stars at unseen radii."
 
 
 def _mass_words(facts: MassFacts, status: Status) -> tuple[str, ...]:
-    across = facts.beams_across
-    least = "at most " if facts.at_most else ""
-    sphere = (
-        f"Sphere of influence against beam: its radius is {least}{facts.sphere_of_influence:.3f} arcsec, "
-        f"so it is {least}{across:.2f} beams across "
-        f"(beam {facts.beam:.2f} arcsec). "
-    )
-    if across >= RESOLVED_BEAMS:
-        sphere += "It is resolved."
-    elif across >= BLIND_BEAMS:
-        sphere += "It is less than a beam across: the mass leans on the model of the stars at radii that the data do not resolve."
-    else:
-        sphere += "It is not resolved: whatever is said of the mass rests on the model of the stars at unseen radii."
     width = (
         f"The posterior of the logarithm of the mass has {facts.width_ratio:.2f} of its prior's width "
         f"(68 % interval {facts.span:.2f} dex wide)"
@@ -260,7 +348,7 @@ def _mass_words(facts: MassFacts, status: Status) -> tuple[str, ...]:
         width += ": narrower than its prior, yet uncertain by more than a factor of ten."
     else:
         width += ", and is clear of its lower edge."
-    return sphere, width
+    return _sphere_words(facts), width
 
 
 def _prior_words(ratios: dict[str, float]) -> str:
@@ -276,6 +364,12 @@ def _prior_words(ratios: dict[str, float]) -> str:
 
 def _listed(names: tuple[str, ...], ratios: dict[str, float]) -> str:
     return ", ".join(f"{name} ({ratios[name]:.2f})" for name in names)
+
+
+def _disc_words(inside: float) -> tuple[str, ...]:
+    if inside >= LEAST_INSIDE:
+        return ()
+    return (f"The disc leaves the image, which holds {100 * inside:.1f} % of the gas disc's flux: use more pixels.",)
 
 
 def _residual_words(facts: ResidualFacts, structure: tuple[str, ...]) -> str:

@@ -130,6 +130,7 @@ def make_fit(
     data: dict[str, Any] | None = None,
     model: dict[str, Any] | None = None,
     gridded: GriddedVisibilities | None = None,
+    attributes: dict[str, Any] | None = None,
     **draws: Any,
 ) -> Path:
     """Write visibilities.nc and posterior.nc into ``folder``; returns the posterior's path."""
@@ -142,6 +143,7 @@ def make_fit(
     density = np.full(shape, -1.0)
     density[0, 0] = 0.0
     attributes = {
+        **(attributes or {}),
         "recipe": recipe.model_dump_json(exclude={"folder"}),
         "recipe_folder": str(folder),
         "visibilities": str(folder / "visibilities.nc"),

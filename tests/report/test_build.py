@@ -15,8 +15,9 @@ from supermage.report.case import Case
 from supermage.report.figures import FIGURES
 from supermage.report.mass import mass_statement, summary_lines
 from supermage.report.record import read_record
+from supermage.report.sections import verdict_facts
 from supermage.report.verdict import Status
-from tests.report.factories import TRUTH, make_fit
+from tests.report.factories import TRUTH, default_data, make_fit
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -233,6 +234,26 @@ def test_a_wrong_model_is_not_trusted(tmp_path):
     case, words = statement(tmp_path, data={"scale": 30.0})
     assert case.verdict.status is Status.DO_NOT_TRUST
     assert words.headline == "No mass is claimed: see the verdict"
+
+
+def test_channels_whose_correlation_is_not_stated_are_not_trusted(tmp_path):
+    case, words = statement(tmp_path, gridded=default_data().replace(hanning=False))
+    assert case.verdict.status is Status.DO_NOT_TRUST
+    assert "where 0.00 is assumed: set hanning or averaging under [reduce]" in " ".join(case.verdict.reasons)
+    assert words.headline == "No mass is claimed: see the verdict"
+
+
+def test_three_sigma_bands_take_every_draw(tmp_path):
+    few, many = (Case(read_record(make_fit(tmp_path / str(n), draws=n))) for n in (500, 1250))
+    assert few.record.tail_ess < 4000 < many.record.tail_ess
+    assert len(few.profiles.black_hole_mass) == case_module.BAND_DRAWS
+    assert len(many.profiles.black_hole_mass) == 5000
+
+
+def test_an_interrupted_fit_and_its_chains_are_said(tmp_path):
+    case, _ = statement(tmp_path, attributes={"complete": 0, "chains_brought_back": 2})
+    assert "interrupted before its end" in summary_lines(case.record, case.verdict)[0]
+    assert "2 chains were brought back in warm-up from modes that hold less than e^-30" in verdict_facts(case)
 
 
 def test_position_angle_across_north(tmp_path):

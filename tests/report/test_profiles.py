@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from scipy.special import gammainc
 
 from supermage.constants import GRAVITATIONAL_CONSTANT
-from supermage.report.profiles import Profiles, equal_pull_radius
+from supermage.report.profiles import Profiles, equal_pull_radius, flux_inside
 
 
 def test_equal_pull_radius_of_power_laws():
@@ -34,3 +35,20 @@ def test_mass_of_a_point_is_its_mass():
     )
     assert profiles.mass(velocity) == pytest.approx(np.full((1, 5), mass))
     assert profiles.black_hole_surface_density()[0] * np.pi * (radius * scale) ** 2 == pytest.approx(np.full(5, mass))
+
+
+@pytest.mark.parametrize(("scale", "index"), [(0.3, 1.0), (0.5, 1.0), (1.5, 1.0), (2.8, 15.0), (0.01, 0.3)])
+def test_flux_inside_lies_between_the_closed_forms_at_both_ends_of_the_taper(scale, index):
+    limit = 3.5
+    theta = {"scale_length": scale, **({} if index == 1.0 else {"gas_index": index})}
+    inner, outer = (gammainc(2.0 / index, (fraction * limit / scale) ** index) for fraction in (0.85, 1.0))
+    inside = flux_inside(theta, limit)
+    assert inner - 1e-4 <= inside <= outer + 1e-4
+
+
+def test_flux_inside_of_a_broad_disc_is_the_tapered_area():
+    # surface brightness is flat over the image: area under the taper over 2 pi h^2
+    x = np.linspace(0, 1, 100_001)
+    step = np.clip((x - 0.85) / 0.15, 0, 1)
+    area = 2 * np.pi * 3.5**2 * np.trapezoid(x * (1 - step) ** 3 * (1 + 3 * step + 6 * step**2), x)
+    assert flux_inside({"scale_length": 400.0}, 3.5) == pytest.approx(area / (2 * np.pi * 400.0**2), rel=0.01)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from supermage.report.verdict import (
     ConvergenceFacts,
     MassFacts,
+    NoiseFacts,
     ResidualFacts,
     Status,
     black_hole_status,
@@ -54,9 +55,62 @@ def test_black_hole_rules(changes, status):
     assert black_hole_status(change(MASS, **changes)) is status
 
 
-def test_words_say_that_a_small_sphere_leans_on_the_stars():
-    reasons = " ".join(judge(change(MASS, sphere_of_influence=0.2), QUIET, MIXED, RATIOS).reasons)
-    assert "leans on the model of the stars" in reasons
+@pytest.mark.parametrize(
+    ("radius", "words"),
+    [
+        (0.31, "It is resolved"),
+        (0.29, "marginally resolved"),
+        (0.21, "marginally resolved"),
+        (0.19, "leans on the model of the stars"),
+        (0.12, "It is not resolved"),
+    ],
+)
+def test_words_say_how_well_the_sphere_of_influence_is_seen(radius, words):
+    facts = change(MASS, sphere_of_influence=radius, sphere_range=(0.9 * radius, 1.1 * radius))
+    reasons = " ".join(judge(facts, QUIET, MIXED, RATIOS).reasons)
+    assert words in reasons
+    assert f"(68 %: {3.6 * radius:.2f} to {4.4 * radius:.2f})" in reasons
+
+
+def test_an_interrupted_fit_says_so():
+    verdict = judge(MASS, QUIET, change(MIXED, complete=False), RATIOS)
+    assert verdict.status is Status.DETECTED
+    assert "interrupted before its end" in verdict.headline
+    assert "interrupted before its end" in " ".join(verdict.reasons)
+    ended = judge(MASS, QUIET, MIXED, RATIOS)
+    assert "interrupted" not in " ".join((ended.headline, *ended.reasons))
+
+
+@pytest.mark.parametrize(("inside", "said"), [(0.989, True), (0.991, False), (math.nan, True)])
+def test_a_disc_that_leaves_the_image_is_said(inside, said):
+    reasons = " ".join(judge(MASS, QUIET, MIXED, RATIOS, disc_inside=inside).reasons)
+    assert ("use more pixels" in reasons) is said
+
+
+RIGHT = NoiseFacts(rms=1.0, rms_error=0.005, lag_one=0.66, lag_one_error=0.003, lag_one_expected=2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, []),
+        ({"rms": 0.3162, "lag_one_expected": 0.0}, ["correlated by 0.66 where 0.00 is assumed: set hanning or averaging", "noise is 0.32"]),
+        ({"rms": 3.16, "lag_one": 0.0}, ["correlated by 0.00 where 0.67 is assumed", "noise is 3.16"]),
+        ({"rms": 1.15, "lag_one": 0.56}, ["noise is 1.15 of what is stated"]),
+        ({"rms": 1.08, "lag_one": 0.60}, []),
+        ({"rms": 1.15, "rms_error": 0.05, "lag_one": 0.56}, []),
+        ({"lag_one": 0.5, "lag_one_error": 0.05}, []),
+        ({"lag_one": 0.72}, ["correlated by 0.72 where 0.67"]),
+        ({"lag_one": -4.0}, ["differ by 3.9 times"]),
+        ({"rms": math.nan}, ["noise is nan"]),
+    ],
+)
+def test_noise_that_is_not_what_is_stated_is_not_trusted(changes, words):
+    facts = change(QUIET, noise=change(RIGHT, **changes))
+    found = structured_residuals(facts)
+    assert len(found) == len(words)
+    assert all(word in text for word, text in zip(words, found, strict=True))
+    assert judge(MASS, facts, MIXED, RATIOS).status is (Status.DO_NOT_TRUST if words else Status.DETECTED)
 
 
 @pytest.mark.parametrize(
