@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from supermage.errors import RecipeError, nearest_name
+from supermage.recipe_sections import FROM_FILE
 from supermage.recipe_sections import HALO_NAMES as HALO_NAMES
 from supermage.recipe_sections import PARAMETER_NAMES as PARAMETER_NAMES
 from supermage.recipe_sections import Antennas as Antennas
@@ -92,7 +93,7 @@ def load_recipe(path: str | Path, *, needs: tuple[str, ...] = ()) -> Recipe:
     if "folder" in table:
         raise RecipeError(f"{path}: unknown key 'folder'; paths are relative to the recipe's own folder")
     try:
-        recipe = Recipe.model_validate({**table, "folder": path.parent})
+        recipe = Recipe.model_validate({**table, "folder": path.parent}, context={FROM_FILE: True})
     except ValidationError as error:
         raise RecipeError(f"{path}: {_first_problem(error)}") from None
     for section in needs:

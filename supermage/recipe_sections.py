@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from supermage.errors import nearest_name
 
 PARAMETER_NAMES = ("scale_length", "log10_mbh", "inclination", "qintr", "alpha", "gamma_minus_beta", "gamma", "break_r", "intensity_rb",
                    "PA", "line_broadening", "systemic_velocity", "x", "y", "Flux")
+
+FROM_FILE = "from a file"
+"""Set in the context of a validation whose keys somebody has written, so that none is left out in silence."""
+
+GONE_FROM_MODEL = ("subpixels", "centre_pixels", "centre_subpixels")
+"""Keys that recipes inside older posteriors carry; they never did anything for a fit."""
 
 HALO_NAMES = ("halo_log10_m200", "halo_log10_c")
 GAS_NAME = "gas_index"
@@ -210,7 +217,7 @@ class Prior(Section):
 
 
 class ModelSection(Section):
-    """What is fitted: mass model, likelihood, and numerical choices of the forward model."""
+    """What is fitted: mass model, gas profile, likelihood, and the precision of the forward model."""
 
     emulator: str = "nuker-mge"
     """Name or path of the stellar mass model, see `supermage.load_model`."""
@@ -224,12 +231,13 @@ class ModelSection(Section):
     """Whether a flat continuum is marginalised."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of the forward model; chi-squared is always summed in double precision."""
-    subpixels: Annotated[int, Field(ge=1)] = 2
-    """Sub-pixels along a side of a pixel."""
-    centre_pixels: Annotated[int, Field(ge=0)] = 6
-    """Side of the central square that is refined further, pixels."""
-    centre_subpixels: Annotated[int, Field(ge=1)] = 12
-    """Sub-pixels along a side of a pixel in it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_what_is_gone(cls, table: Any, info: ValidationInfo) -> Any:
+        if isinstance(table, Mapping) and not (info.context or {}).get(FROM_FILE):
+            return {key: value for key, value in table.items() if key not in GONE_FROM_MODEL}
+        return table
 
 
 class SamplerSection(Section):

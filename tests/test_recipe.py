@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from supermage.errors import RecipeError
-from supermage.recipe import PARAMETER_NAMES, Recipe, load_recipe
+from supermage.recipe import PARAMETER_NAMES, ModelSection, Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path for top in ("data_reduction", "inference", "models") for path in (ROOT / top).glob("*/recipe.toml"))
@@ -111,7 +112,8 @@ WRONG = [
     ("fit", "sampler", "{chains = 1}", "fit.sampler.chains: input should be greater than or equal to 2, got 1"),
     ("fit", "sampler", "{drawz = 1}", "unknown key 'fit.sampler.drawz'; did you mean 'draws'?"),
     ("fit", "model", "{halo = 'nwf'}", "fit.model.halo: input should be 'none' or 'nfw', got 'nwf'; did you mean 'nfw'?"),
-    ("fit", "model", "{subpixels = 0}", "fit.model.subpixels: input should be greater than or equal to 1, got 0"),
+    ("fit", "model", "{subpixels = 2}",
+     "unknown key 'fit.model.subpixels'; known here: emulator, halo, gas, likelihood, continuum, precision"),
 ]
 
 
@@ -124,6 +126,15 @@ def test_each_mistake_gets_one_line(tmp_path: Path, section: str, key: str, valu
 def test_halo_priors_are_accepted_with_a_halo(tmp_path: Path) -> None:
     path = write(tmp_path, {"fit": {"model": "{halo = 'nfw'}", "priors": "{halo_log10_c = {lower = 0.5, upper = 1.5}}"}})
     assert load_recipe(path).fit is not None
+
+
+def test_recipes_inside_older_posteriors_are_still_read() -> None:
+    fit = {"visibilities": "v.nc", "output": "p.nc", "model": {"halo": "nfw", "subpixels": 2, "centre_pixels": 6, "centre_subpixels": 12}}
+    read = Recipe.model_validate({"fit": fit}).fit
+    assert read is not None
+    assert read.model == ModelSection(halo="nfw")
+    with pytest.raises(ValidationError, match="subpixel"):
+        Recipe.model_validate({"fit": {**fit, "model": {"subpixel": 2}}})
 
 
 def test_unknown_section_names_the_nearest(tmp_path: Path) -> None:

@@ -236,9 +236,6 @@ def build_model(recipe: Recipe, gridded: GriddedVisibilities) -> GalaxyFit:
         dish_diameter=gridded.dish_diameter,
         primary_beam_factor=gridded.primary_beam_factor,
         dtype=dtype,
-        subpixels=options.subpixels,
-        centre_pixels=options.centre_pixels,
-        centre_subpixels=options.centre_subpixels,
         halo=options.halo,
     )
     noise = VisibilityNoise(gridded, likelihood=options.likelihood, continuum=options.continuum, dtype=dtype)
