@@ -94,7 +94,12 @@ def reduce(recipe: RecipeArgument) -> None:
     from supermage.recipe import load_recipe
     checked = load_recipe(recipe, needs=("galaxy", "reduce"))
     from supermage.data_reduction.reduce import reduce as run
-    run(checked, progress=make_progress())
+    gridded = run(checked, progress=make_progress())
+    from supermage.data_reduction.account import account, caution
+    _say("\n".join(account(gridded)))
+    doubt = caution(gridded)
+    if doubt:
+        _fail(f"warning: {doubt}")
     section = checked.reduce
     if section is not None:
         _say(f"gridded visibilities: {checked.path(section.output)}")

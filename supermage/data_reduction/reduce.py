@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from supermage.data_reduction.account import GIVEN
 from supermage.data_reduction.grid import UVGrid
 from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.data_reduction.gridding import BlockGridder, BlockSums
@@ -71,7 +72,8 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
     noises = [measure_noise(one, response, name=chosen.block.name) for one, chosen in zip(sums, selections)]
     provenance = {
         "measurement_set": path.name, "field": source.field_name, "telescope": source.telescope, "data_column": source.data_column,
-        "stored_frame": selections[0].block.window.frame, "channel_response": response_words, "left_out": left_out,
+        "stored_frame": selections[0].block.window.frame, "channel_response": response_words,
+        "resolution_over_width": selections[0].block.window.resolution / selections[0].block.window.width, "left_out": left_out,
         "blocks": [{**counted, **_noise_words(noise)} for counted, noise in zip(account, noises)]}
     gridded = _assemble(grid, selections, sums, noises).replace(
         hanning=response.hanning, averaging=response.averaging, phase_centre=source.phase_centre, dish_diameter=dish,
@@ -115,7 +117,7 @@ def _response(selections: list[_Selection], source: MeasurementSet, section: Red
             f"hanning {hanning} averaging {averaging}" for hanning, averaging in sorted(responses)) + "; choose a spectral_window")
     hanning, averaging = responses.pop()
     told = section.hanning is not None or section.averaging is not None
-    return SpectralResponse(hanning=hanning, averaging=averaging), "given in the recipe" if told else found[0][1]
+    return SpectralResponse(hanning=hanning, averaging=averaging), GIVEN if told else found[0][1]
 
 
 def _dish_diameter(source: MeasurementSet, section: ReduceSection) -> float:
