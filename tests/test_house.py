@@ -155,6 +155,45 @@ def test_a_report_that_is_not_there(tmp_path: Path) -> None:
     assert script("open_report").main(tmp_path) == 1
 
 
+# -- what the documentation must not hold ------------------------------------------------------------------------------------------------
+
+PLACEHOLDER = re.compile(r"^[A-Z]{5,}[0-9]?$")
+
+
+def placeholders(text: str) -> list[str]:
+    """Lines and cells of tables that are nothing but a word in capitals: what somebody meant to fill in."""
+    parts = [part.strip() for line in text.splitlines() for part in line.strip().strip("|").split("|")]
+    return [part for part in parts if PLACEHOLDER.match(part)]
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("a\n\nKERNELS\n", ["KERNELS"]), ("| a | FIGURES2 |\n", ["FIGURES2"]), ("  NUMBERS  ", ["NUMBERS"]),
+    ("| LSRK | MALA |\nthe RESOLUTION of it\n", []), ("`KERNELS`", [])])
+def test_placeholders_are_found(text: str, found: list[str]) -> None:
+    assert placeholders(text) == found
+
+
+def test_no_page_holds_a_placeholder() -> None:
+    left_out = {"products", "_build"}
+    pages = [page for page in ROOT.rglob("*.md")
+             if not any(part in left_out or part.startswith(".") for part in page.relative_to(ROOT).parts)]
+    assert len(pages) > 10
+    found = {str(page.relative_to(ROOT)): placeholders(page.read_text(encoding="utf-8")) for page in pages}
+    assert {page: words for page, words in found.items() if words} == {}
+
+
+def test_the_readme_shows_what_the_demo_prints() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"<!-- demo output -->(.*)<!-- end of demo output -->", text, flags=re.DOTALL)
+    assert block is not None
+    lines = re.search(r"```\n(.*?)```", block[1], flags=re.DOTALL)
+    assert lines is not None
+    for start in ("verdict: ", "black-hole mass: ", "report: "):
+        assert any(line.startswith(start) for line in lines[1].splitlines()), start
+    for name in re.findall(r"(?:\]\(|src=\")(docs/images/[^)\"]+)", block[1]):
+        assert (ROOT / name).is_file(), name
+
+
 # -- the tests' own harness --------------------------------------------------------------------------------------------------------------
 
 def run_tests(folder: Path, code: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
