@@ -256,7 +256,7 @@ class SamplerSection(Section):
     warmup: tuple[Annotated[int, Field(ge=1)], ...] = (200, 300, 300)
     """Steps in each warm-up stage; the metric is renewed after each."""
     draws: Annotated[int, Field(ge=1)] = 4000
-    """Draws kept of each chain."""
+    """Draws kept of each chain; raised, the same command continues a fit that ended."""
     segment: Annotated[int, Field(ge=1)] = 250
     """Draws between checkpoints."""
     metric_points: Annotated[int, Field(ge=1)] = 32
