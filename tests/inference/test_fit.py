@@ -233,11 +233,14 @@ def test_climbs_are_counted_as_they_end(tmp_path: Path) -> None:
         def advance(self, n: int = 1, note: str = "") -> None:
             if self.stages[-1] in ("climbs", ("climbs", 1)):
                 self.stages.append(("climbs", n))
-            super().advance(n, note)
+
+        def done(self, note: str = "") -> None:
+            if ("climbs", 1) in self.stages:
+                raise KeyboardInterrupt
 
     stages: list[Any] = []
     with pytest.raises(KeyboardInterrupt):
-        run(toy_recipe(tmp_path, optima=2), progress=Climbing(stages, interrupt_at=1))
+        run(toy_recipe(tmp_path, optima=2), progress=Climbing(stages))
     assert stages.count(("climbs", 1)) == 4
 
 
@@ -292,6 +295,61 @@ def test_a_start_is_used(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fit_module.begin(Watching(factory, 1), build_priors(recipe.fit), recipe.fit, data, progress=Counting([]))
     assert len(scanned) == 4 and {(s["systemic_velocity"], s["PA"]) for s in scanned} == {(1255.0, 12.0)}
+
+
+TERMINATED = """
+import sys
+from pathlib import Path
+from supermage import cli
+from supermage.inference import fit as module
+from tests.inference.toy import ToyFactory, toy_recipe
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    recipe = toy_recipe(folder, processes=2, draws=100_000, segment=15)
+    real = module.fit
+    module.fit = lambda _, **options: real(recipe, factory=ToyFactory(recipe), **options)
+    (folder / "recipe.toml").write_text(
+        '[galaxy]\\nname = "a"\\ndistance = 1.0\\n[fit]\\nvisibilities = "v.nc"\\noutput = "posterior.nc"\\n')
+    cli.main(["fit", str(folder / "recipe.toml")])
+"""
+
+
+def test_sigterm_saves_and_leaves_nothing_behind(warmed: Path, tmp_path: Path) -> None:
+    copy(warmed, tmp_path)
+    (tmp_path / "posterior.nc").unlink()
+    script = tmp_path / "script.py"
+    script.write_text(TERMINATED)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        for line in child.stderr:
+            if line.startswith("draws"):
+                break
+        newest = tmp_path / "posterior.checkpoint" / "newest.ckpt"
+        before, until = newest.stat().st_mtime_ns, time.monotonic() + 60
+        while newest.stat().st_mtime_ns == before and time.monotonic() < until:
+            time.sleep(0.02)
+        child.send_signal(signal.SIGTERM)
+        rest = child.stderr.read()
+    assert child.returncode == 143
+    # no word of leaked semaphores, no traceback
+    told = [line for line in rest.splitlines() if not line.startswith("draws: ")]
+    assert told == ["supermage: interrupted; run the same command again to resume"]
+    assert open_posterior(tmp_path / "posterior.nc").attributes["complete"] == 0
+
+
+def _number(_: Problem, k: int) -> int:
+    return k
+
+
+def test_work_in_processes_is_counted_as_it_ends(tmp_path: Path) -> None:
+    workers, ended = Workers(ToyFactory(toy_recipe(tmp_path)), 2), []
+    try:
+        assert workers.map(_number, [(k,) for k in range(5)], ended=lambda: ended.append(1)) == [0, 1, 2, 3, 4]
+    finally:
+        workers.close()
+    assert len(ended) == 5
 
 
 def _die(_: Problem) -> None:
