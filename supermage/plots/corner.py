@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from supermage.plots.style import BLACK_HOLE, TRUTH
 
+TICKS = 4
 CROWDED = 15
 """More parameters than these need smaller labels."""
 
@@ -21,6 +23,7 @@ def corner(
     *,
     labels: Sequence[str],
     truth: Sequence[float | None] | None = None,
+    ranges: Sequence[tuple[float, float]] | None = None,
     small: bool = False,
 ) -> NDArray[Any]:
     """Draw a corner plot on a square array of Axes, which must be all that their figure holds.
@@ -35,6 +38,8 @@ def corner(
         Symbol and unit of each parameter.
     truth
         True values of a mock.
+    ranges
+        Lower and upper end of each parameter's axis, which contours do not cross: no more than its prior. Those of the draws if absent.
     small
         Draw for many parameters: fewer bins, no tick labels, symbols only along the edges.
     """
@@ -48,12 +53,15 @@ def corner(
         truths=None if truth is None else list(truth),
         truth_color=TRUTH,
         color=BLACK_HOLE,
+        range=[(float(low), float(high)) for low, high in zip(draws.min(axis=0), draws.max(axis=0), strict=True)]
+        if ranges is None
+        else list(ranges),
         bins=18 if small else 25,
         smooth=1.0,
         levels=(0.68, 0.95),
         plot_datapoints=False,
         plot_density=not small,
-        max_n_ticks=0 if small else 3,
+        max_n_ticks=0 if small else TICKS,
         hist_kwargs={"linewidth": 0.8},
         contour_kwargs={"linewidths": 0.6},
         fill_contours=not small,
@@ -61,6 +69,12 @@ def corner(
         label_kwargs={"fontsize": 8},
         labelpad=0.0,
     )
+    _tidy(axes, small=small)
+    return axes
+
+
+def _tidy(axes: NDArray[Any], *, small: bool) -> None:
+    """Thin lines and small tick labels that keep clear of each other and of the panel's corners."""
     size = 7.0 if len(axes) <= CROWDED else 5.5
     panel: Axes
     for panel in axes.flat:
@@ -71,4 +85,20 @@ def corner(
             panel.xaxis.label.set_fontsize(size)
             panel.yaxis.label.set_fontsize(size)
             panel.tick_params(labelbottom=False, labelleft=False)
-    return axes
+            continue
+        for axis in (panel.xaxis, panel.yaxis):
+            if len(axis.get_major_locator()()):
+                axis.set_major_locator(_Inside(TICKS))
+        panel.tick_params(labelrotation=0)
+        panel.xaxis.set_label_coords(0.5, -0.26)
+        panel.yaxis.set_label_coords(-0.4, 0.5)
+
+
+class _Inside(MaxNLocator):
+    """Few ticks, none within an eighth of the axis from its ends, where the labels of neighbouring panels would meet."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        ticks = np.asarray(super().tick_values(vmin, vmax))
+        margin = (vmax - vmin) / 8.0
+        inside = ticks[(ticks >= vmin + margin) & (ticks <= vmax - margin)]
+        return [float(tick) for tick in (inside if inside.size else ticks)]

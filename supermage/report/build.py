@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
+from supermage import __version__
 from supermage.data_reduction.images import write_fits
 from supermage.errors import DataError
 from supermage.progress import Progress, SilentProgress
@@ -54,7 +56,7 @@ def report(
     """
     posterior_path = Path(posterior_path)
     spec = None if figure is None else find_figure(figure)
-    case = Case(read_record(posterior_path))
+    case = Case(read_record(posterior_path), output=None if output is None else Path(output))
     folder = posterior_path.parent / "report" if output is None else Path(output)
     return build(case, folder, progress=progress) if spec is None else redraw(case, spec.name, folder)
 
@@ -125,9 +127,9 @@ def _write(case: Case, work: Path, progress: Progress) -> None:
 def _write_files(case: Case, work: Path) -> dict[str, Path]:
     """Write tables and cubes; their titles and their paths relative to the page."""
     cubes = case.cubes
-    sampler = case.record.recipe.fit.sampler.kernel if case.record.recipe.fit else ""
+    kernel = str(case.record.facts.get("kernel") or (case.record.recipe.fit.sampler.kernel if case.record.recipe.fit else ""))
     (work / "parameters.tex").write_text(latex_table(case.record, claimed=case.verdict.status is Status.DETECTED), encoding="utf-8")
-    (work / "references.bib").write_text(bibtex(halo=case.halo != "none", mala=sampler == "mala"), encoding="utf-8")
+    (work / "references.bib").write_text(bibtex(halo=case.halo != "none", kernel=kernel), encoding="utf-8")
     files = {
         "Parameter table, LaTeX": Path("parameters.tex"),
         "References of what was used, BibTeX": Path("references.bib"),
@@ -138,8 +140,23 @@ def _write_files(case: Case, work: Path) -> dict[str, Path]:
         write_fits(
             work / f"{name}.fits", getattr(cubes, name)[ascending], case.gridded, beam=cubes.beam, frequency=cubes.frequency[ascending]
         )
+        _describe(work / f"{name}.fits", case)
         files[f"Dirty cube of the {name}, FITS"] = Path(f"{name}.fits")
     return files
+
+
+def _describe(path: Path, case: Case) -> None:
+    """Say in a FITS header what is shown, when it was written, and from which data."""
+    from astropy.io import fits
+
+    galaxy = case.record.recipe.galaxy
+    with fits.open(path, mode="update", memmap=False) as units:
+        header = units[0].header
+        header["OBJECT"] = (galaxy.name if galaxy else case.record.path.stem).encode("ascii", "replace").decode()
+        header["DATE"] = (datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), "UTC, of writing")
+        header["ORIGIN"] = "supermage"
+        header.add_history(f"dirty cube of the {path.stem}, written by supermage {__version__}")
+        header.add_history(f"gridded visibilities, sha256 {case.gridded.checksum}")
 
 
 def _put_in_place(work: Path, folder: Path) -> None:

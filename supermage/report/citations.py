@@ -36,6 +36,32 @@ REFERENCES = {
   volume  = {60},
   pages   = {255}
 }""",
+    "besag": r"""@article{Besag1994,
+  author  = {Besag, Julian},
+  title   = {Comments on "{Representations} of knowledge in complex systems" by {Grenander} and {Miller}},
+  journal = {Journal of the Royal Statistical Society: Series B},
+  year    = {1994},
+  volume  = {56},
+  pages   = {591}
+}""",
+    "persistent": r"""@article{Horowitz1991,
+  author  = {Horowitz, Alan M.},
+  title   = {A generalized guided {Monte} {Carlo} algorithm},
+  journal = {Physics Letters B},
+  year    = {1991},
+  volume  = {268},
+  pages   = {247},
+  doi     = {10.1016/0370-2693(91)90812-5}
+}""",
+    "hmc": r"""@article{Duane1987,
+  author  = {Duane, Simon and Kennedy, A. D. and Pendleton, Brian J. and Roweth, Duncan},
+  title   = {Hybrid {Monte} {Carlo}},
+  journal = {Physics Letters B},
+  year    = {1987},
+  volume  = {195},
+  pages   = {216},
+  doi     = {10.1016/0370-2693(87)91197-X}
+}""",
     "rhat": r"""@article{Vehtari2021,
   author  = {Vehtari, Aki and Gelman, Andrew and Simpson, Daniel and Carpenter, Bob and B{\"u}rkner, Paul-Christian},
   title   = {Rank-Normalization, Folding, and Localization: An Improved {$\hat{R}$} for Assessing Convergence of {MCMC}},
@@ -91,6 +117,23 @@ REFERENCES = {
   pages   = {167},
   doi     = {10.3847/1538-4357/ac7c74}
 }""",
+    "ducc": r"""@article{Arras2021,
+  author  = {Arras, Philipp and Reinecke, Martin and Westermann, R{\"u}diger and En{\ss}lin, Torsten A.},
+  title   = {Efficient wide-field radio interferometry response},
+  journal = {A\&A},
+  year    = {2021},
+  volume  = {646},
+  pages   = {A58},
+  doi     = {10.1051/0004-6361/202039723}
+}""",
+    "numba": r"""@inproceedings{Lam2015,
+  author    = {Lam, Siu Kwan and Pitrou, Antoine and Seibert, Stanley},
+  title     = {{Numba}: a {LLVM}-based {Python} {JIT} compiler},
+  booktitle = {Proceedings of the Second Workshop on the {LLVM} Compiler Infrastructure in {HPC}},
+  year      = {2015},
+  pages     = {1--6},
+  doi       = {10.1145/2833157.2833162}
+}""",
     "casa": r"""@article{Casa2022,
   author  = {{CASA Team}},
   title   = {{CASA}, the Common Astronomy Software Applications for Radio Astronomy},
@@ -112,7 +155,22 @@ REFERENCES = {
 """Entries by what was used; authors are shortened to "and others" where a list is long."""
 
 
-def bibtex(*, halo: bool, mala: bool) -> str:
-    """Entries of everything that this fit used, the method's paper first."""
-    left_out = {name for name, used in (("nfw", halo), ("mala", mala)) if not used}
+KERNELS = {"mala": ("besag", "mala"), "persistent-mala": ("besag", "mala", "persistent"), "hmc": ("hmc",)}
+"""What each sampling kernel is cited by."""
+
+
+def bibtex(*, halo: bool, kernel: str) -> str:
+    """Entries of everything that this fit and its report used, the method's paper first.
+
+    ducc0 stands behind the report's images, numba behind gridding and the forward model, so both are always there.
+
+    Parameters
+    ----------
+    halo
+        Whether there is a dark halo.
+    kernel
+        The sampling kernel as recipes name it; one that is not known here is not cited.
+    """
+    cited = KERNELS.get(kernel, ())
+    left_out = {name for names in KERNELS.values() for name in names if name not in cited} | (set() if halo else {"nfw"})
     return "\n\n".join(entry for name, entry in REFERENCES.items() if name not in left_out) + "\n"

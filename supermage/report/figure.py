@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,8 @@ class FigureSpec:
 
     def command(self, case: Case) -> str:
         """The command that redraws it."""
-        return f"supermage report {case.record.path.name} --figure {self.name}"
+        output = "" if case.output is None else f" --output {shlex.quote(str(case.output))}"
+        return f"supermage report {shlex.quote(str(case.record.path))} --figure {self.name}{output}"
 
     def save(self, case: Case, folder: Path) -> tuple[Path, Path]:
         """Draw and write ``NAME.png`` (300 dpi) and ``NAME.pdf``."""

@@ -22,6 +22,7 @@ from supermage.report.text import axis_label, math_symbol, short_symbol
 MAIN_PARAMETERS = ("log10_mbh", "inclination", "PA", "intensity_rb", "gamma", "gamma_minus_beta", "systemic_velocity", "halo_log10_m200")
 CORNER_DRAWS = 20_000
 SMALL_DRAWS = 8_000
+LARGE = 100.0
 NAMES = {"total": "total", "black_hole": "black hole", "stars": "stars", "halo": "halo"}
 COLOURS = {"total": TOTAL, "black_hole": BLACK_HOLE, "stars": STARS, "halo": HALO}
 STYLES = {"total": "-", "black_hole": "--", "stars": "-.", "halo": ":"}
@@ -126,14 +127,36 @@ def draw_noise(case: Case) -> Figure:
     return figure
 
 
+def axis_offset(parameter: Sampled) -> float:
+    """Constant to take from a parameter whose values differ only after their third digit, so that its tick labels stay short."""
+    draws = parameter.draws
+    return float(round(np.median(draws))) if abs(np.median(draws)) >= LARGE and np.ptp(draws) < LARGE else 0.0
+
+
+def axis_range(parameter: Sampled) -> tuple[float, float]:
+    """Range of the draws and, within the prior, of the truth."""
+    low, high = float(parameter.draws.min()), float(parameter.draws.max())
+    if parameter.truth is not None and (parameter.circular or parameter.lower <= parameter.truth <= parameter.upper):
+        low, high = min(low, parameter.truth), max(high, parameter.truth)
+    return low, high
+
+
 def _draw_corner(case: Case, parameters: tuple[Sampled, ...], *, small: bool) -> Figure:
     n = len(parameters)
     figure = new_figure(PAGE, PAGE, constrained=False)
     axes = figure.subplots(n, n, squeeze=False)
     draws = np.stack([p.draws.ravel() for p in parameters], axis=1)
     draws = draws[:: max(1, len(draws) // (SMALL_DRAWS if small else CORNER_DRAWS))]
-    truth = [p.truth for p in parameters] if case.record.truth else None
-    corner(axes, draws, labels=[short_symbol(p) if small else axis_label(p) for p in parameters], truth=truth, small=small)
+    offset = np.array([0.0 if small else axis_offset(p) for p in parameters])
+    shifted = list(zip(parameters, offset, strict=True))
+    corner(
+        axes,
+        draws - offset,
+        labels=[short_symbol(p) if small else axis_label(p, offset=o, between="\n") for p, o in shifted],
+        truth=[None if p.truth is None else p.truth - o for p, o in shifted] if case.record.truth else None,
+        ranges=[(low - o, high - o) for (low, high), (_, o) in zip(map(axis_range, parameters), shifted, strict=True)],
+        small=small,
+    )
     edge = 0.05 if small else 0.095
     figure.subplots_adjust(left=edge, right=0.99, bottom=edge, top=0.985, wspace=0.06, hspace=0.06)
     return figure

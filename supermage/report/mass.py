@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from supermage.report.record import Record
+from supermage.report.record import Record, Sampled
 from supermage.report.statistics import interval, upper_limit
-from supermage.report.tables import row
+from supermage.report.tables import LEVELS
 from supermage.report.text import decimals_of, fixed_point, in_scientific
 from supermage.report.verdict import Status, Verdict
 
@@ -38,14 +38,14 @@ def mass_statement(record: Record, verdict: Verdict) -> MassStatement:
     truth = record.mass.truth
     if truth is not None:
         linear = f"M = {10 ** (truth % 1):.2f} × 10^{math.floor(truth)} Msun"
-        lines.append(f"Truth of this mock: log10 M = {truth:.3f} ({linear}), {row(record.mass).truth_inside}.")
+        lines.append(f"Truth of this mock: log10 M = {truth:.3f} ({linear}), {_where(record.mass)}.")
     return MassStatement(_claim(record, verdict), tuple(lines))
 
 
 def _claim(record: Record, verdict: Verdict) -> str:
     log_mass = record.mass.draws
     if verdict.status is Status.DETECTED:
-        return f"M = {_linear(log_mass)} (68 %)"
+        return f"M = {_linear(log_mass)}"
     if verdict.status is Status.UPPER_LIMIT:
         logarithmic, linear = upper_limit(log_mass)
         return (
@@ -60,19 +60,26 @@ def _claim(record: Record, verdict: Verdict) -> str:
 
 
 def _linear(log_mass: np.ndarray) -> str:
-    """Median and 68 % interval of M itself."""
-    inner = interval(log_mass, 0.68)
+    """Median, 68 % and 95 % intervals of M itself."""
+    inner, outer = interval(log_mass, 0.68), interval(log_mass, 0.95)
     median = float(np.median(log_mass))
     middle, low, high = 10**median, 10**inner.low, 10**inner.high
-    value, plus, power = in_scientific(middle, high - middle)
-    _, minus, _ = in_scientific(middle, middle - low)
-    decimals = len(value.partition(".")[2])
-    unit = 10.0**power
-    return (
-        f"{value} (+{fixed_point((high - middle) / unit, decimals)} −{fixed_point((middle - low) / unit, decimals)}) × 10^{power} Msun"
-        if plus and minus
-        else f"{value} × 10^{power} Msun"
+    value, _, power = in_scientific(middle, high - middle)
+    decimals, unit = len(value.partition(".")[2]), 10.0**power
+    plus, minus, least, most = (
+        fixed_point(number / unit, decimals) for number in (high - middle, middle - low, 10**outer.low, 10**outer.high)
     )
+    return f"{value} (+{plus} −{minus}) × 10^{power} Msun (68 %), {least} to {most} × 10^{power} Msun (95 %)"
+
+
+def _where(mass: Sampled) -> str:
+    """The narrowest interval that holds the truth, and the widest that does not."""
+    missed = ""
+    for level in LEVELS:
+        if mass.inside(level):
+            return f"inside the {100 * level:g} % interval" + (f", outside the {missed} %" if missed else "")
+        missed = f"{100 * level:g}"
+    return f"outside the {missed} % interval"
 
 
 def _intervals(record: Record) -> str:

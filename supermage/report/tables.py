@@ -10,6 +10,9 @@ from supermage.report.record import Record, Sampled
 from supermage.report.statistics import interval
 from supermage.report.text import decimals_of, fixed_point, math_symbol, math_unit
 
+LEVELS = (0.68, 0.95, 0.997)
+"""Central intervals that the truth of a mock is looked for in."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -63,13 +66,15 @@ def row(parameter: Sampled) -> Row:
 
 
 def _where(parameter: Sampled) -> str:
-    """The narrowest of the intervals that holds the truth."""
+    """The narrowest of the intervals that holds the truth, and the widest that does not."""
     if parameter.truth is None:
         return ""
-    for level in (0.68, 0.95, 0.997):
+    missed = ""
+    for level in LEVELS:
         if parameter.inside(level):
-            return f"in {100 * level:g} %"
-    return "outside 99.7 %"
+            return f"in {100 * level:g} %" + (f", not {missed} %" if missed else "")
+        missed = f"{100 * level:g}"
+    return f"not in {missed} %"
 
 
 def latex_table(record: Record, *, claimed: bool) -> str:

@@ -46,10 +46,11 @@ def math_unit(parameter: Sampled) -> str:
     return "$" + _UNITS[unit][0] + "$" if unit in _UNITS else unit
 
 
-def axis_label(parameter: Sampled) -> str:
-    """Symbol and unit for an axis."""
+def axis_label(parameter: Sampled, *, offset: float = 0.0, between: str = " ") -> str:
+    """Symbol, minus a constant that was taken from the values, and unit for an axis; ``between`` may break the line."""
     unit = math_unit(parameter)
-    return f"{math_symbol(parameter)} ({unit})" if unit else math_symbol(parameter)
+    symbol = math_symbol(parameter) + (f" $-$ {offset:g}" if offset > 0 else f" $+$ {-offset:g}" if offset < 0 else "")
+    return f"{symbol}{between}({unit})" if unit else symbol
 
 
 def html_unit(parameter: Sampled) -> str:

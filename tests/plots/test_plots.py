@@ -67,6 +67,22 @@ def test_corner_takes_and_returns_an_array_of_axes():
     assert corner(axes, RNG.normal(size=(500, 2)), labels=["a", "b"], truth=[0.0, None]) is axes
 
 
+def test_corner_keeps_to_the_ranges_and_its_ticks_off_their_ends():
+    figure = new_figure(7, 7, constrained=False)
+    axes = figure.subplots(2, 2)
+    draws = np.stack([RNG.uniform(0, 1, 4000), RNG.normal(1240.0, 1.0, 4000)], axis=1)
+    ranges = [(0.0, 1.0), (1236.0, 1244.0)]
+    corner(axes, draws, labels=["a", "b"], ranges=ranges)
+    panel = axes[1, 0]
+    for axis, limits, span in ((panel.xaxis, panel.get_xlim(), ranges[0]), (panel.yaxis, panel.get_ylim(), ranges[1])):
+        assert limits == span
+        ticks = np.asarray(axis.get_majorticklocs())
+        margin = (span[1] - span[0]) / 10
+        assert 1 <= len(ticks) <= 4
+        assert ticks.min() > span[0] + margin
+        assert ticks.max() < span[1] - margin
+
+
 def test_style_changes_nothing_outside():
     import matplotlib as mpl
 

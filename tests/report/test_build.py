@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import re
 import shutil
@@ -7,15 +8,18 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from supermage import __version__
 from supermage.errors import DataError, DomainError, SupermageError
+from supermage.inference import langevin
 from supermage.report import build as build_module
 from supermage.report import case as case_module
 from supermage.report.build import report
 from supermage.report.case import Case
+from supermage.report.citations import KERNELS, bibtex
 from supermage.report.figures import FIGURES
 from supermage.report.mass import mass_statement, summary_lines
 from supermage.report.record import read_record
-from supermage.report.sections import verdict_facts
+from supermage.report.sections import lead, verdict_facts
 from supermage.report.verdict import Status
 from tests.report.factories import TRUTH, default_data, make_fit
 
@@ -89,11 +93,13 @@ def test_every_figure_is_there_with_words(page):
     for name in FIGURES:
         assert (page.parent / "figures" / f"{name}.png").stat().st_size > 5000
         assert (page.parent / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-        assert f"supermage report posterior.nc --figure {name}" in " ".join(seen.text)
+        assert f"supermage report {page.parent.parent / 'posterior.nc'} --figure {name}" in " ".join(seen.text)
 
 
 def test_mass_is_said_with_distance_and_truth(page):
     text = " ".join(parsed(page).text)
+    assert "inside the 68 % interval." in text
+    assert re.search(r"Msun? ?\(68 %\), [0-9.]+ to [0-9.]+ × 10\^8 Msun \(95 %\)", (page.parent / "summary.txt").read_text())
     assert "M is proportional to D; the distance's error is not included." in text
     assert "Truth of this mock" in text
     assert "DETECTED" in text
@@ -107,13 +113,40 @@ def test_fits_cubes_add_up_and_point_at_the_sky(page):
     assert header["CDELT1"] < 0
     assert header["BUNIT"] == "Jy/beam"
     assert header["CDELT3"] > 0
+    assert header["OBJECT"] == "NGC 4697"
+    assert header["ORIGIN"] == "supermage"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", header["DATE"])
+    history = "".join(str(line) for line in header["HISTORY"])
+    assert default_data().checksum in history
+    assert __version__ in history
 
 
 def test_latex_and_bibtex(page):
     table = (page.parent / "parameters.tex").read_text()
     assert table.count(r"\\") == len(TRUTH) + 1
     assert table.count("{") == table.count("}")
-    assert "Yantovski-Barth" in (page.parent / "references.bib").read_text()
+    references = (page.parent / "references.bib").read_text()
+    assert all(name in references for name in ("Yantovski-Barth", "Arras2021", "Lam2015", "Horowitz1991"))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "cited"),
+    [
+        ("mala", {"Besag1994", "RobertsRosenthal1998"}),
+        ("persistent-mala", {"Besag1994", "RobertsRosenthal1998", "Horowitz1991"}),
+        ("hmc", {"Duane1987"}),
+    ],
+)
+def test_kernels_are_cited_by_their_own_papers(kernel, cited):
+    text = bibtex(halo=False, kernel=kernel)
+    assert {name for name in ("Besag1994", "RobertsRosenthal1998", "Horowitz1991", "Duane1987") if name in text} == cited
+    assert text.count("{") == text.count("}")
+    assert "Navarro1997" not in text
+    assert "Navarro1997" in bibtex(halo=True, kernel=kernel)
+
+
+def test_every_kernel_has_its_citations():
+    assert set(KERNELS) == set(langevin.KERNELS)
 
 
 def test_images_are_at_journal_width(page):
@@ -160,6 +193,19 @@ def test_one_figure_is_redrawn(fitted, tmp_path):
     path = report(fitted, output=tmp_path / "out", figure="mass")
     assert path == tmp_path / "out" / "figures" / "mass.png"
     assert sorted(os.listdir(path.parent)) == ["mass.pdf", "mass.png"]
+
+
+def test_redraw_commands_name_the_files_as_they_were_given(fitted, tmp_path):
+    case = Case(read_record(fitted), output=tmp_path / "a b")
+    assert FIGURES["mass"].command(case) == f"supermage report {fitted} --figure mass --output '{tmp_path / 'a b'}'"
+
+
+@pytest.mark.parametrize(("name", "shown"), [("NGC 4697", "NGC 4697 (mock data)"), ("NGC 4697 (mock)", "NGC 4697 (mock)")])
+def test_a_mock_is_called_so_once(fitted, name, shown):
+    record = read_record(fitted)
+    galaxy = record.recipe.galaxy.model_copy(update={"name": name})
+    case = Case(dataclasses.replace(record, recipe=record.recipe.model_copy(update={"galaxy": galaxy})))
+    assert f"<h1>Black hole of {shown}</h1>" in lead(case)
 
 
 def test_unknown_figure_names_the_nearest(fitted):

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supermage.report.figures_fit import axis_offset, axis_range
 from supermage.report.record import Sampled
 from supermage.report.tables import row
 from supermage.report.text import axis_label, decimals_of, fixed_point, html_unit, in_scientific, latex_to_html, math_symbol
@@ -55,10 +56,24 @@ def test_where_the_truth_lies():
     draws = np.random.default_rng(2).normal(1.0, 0.1, 4000)
     assert [row(sampled(draws, truth=t)).truth_inside for t in (1.05, 1.15, 1.25, 1.9)] == [
         "in 68 %",
-        "in 95 %",
-        "in 99.7 %",
-        "outside 99.7 %",
+        "in 95 %, not 68 %",
+        "in 99.7 %, not 95 %",
+        "not in 99.7 %",
     ]
+
+
+def test_a_label_may_name_a_constant_that_was_taken_away():
+    velocity = sampled(np.linspace(1240, 1242, 400), symbol=r"v_\mathrm{sys}", unit="km / s")
+    assert axis_offset(velocity) == 1241.0
+    assert axis_label(velocity, offset=1241.0).startswith(r"$v_\mathrm{sys}$ $-$ 1241 ($")
+    assert axis_label(velocity, offset=-1241.0).startswith(r"$v_\mathrm{sys}$ $+$ 1241 ($")
+    assert axis_offset(sampled(np.linspace(60, 70, 400))) == 0.0
+
+
+def test_axes_reach_the_truth_but_not_beyond_the_prior():
+    draws = np.linspace(0.5, 1.0, 400)
+    assert axis_range(sampled(draws, truth=1.2)) == (0.5, 1.2)
+    assert axis_range(sampled(draws, truth=2.5)) == (0.5, 1.0)
 
 
 def test_scientific():
