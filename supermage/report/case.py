@@ -125,20 +125,24 @@ class Case:
 
     @cached_property
     def profiles(self) -> Profiles:
-        """Profiles of the truth and of a seeded subsample of the draws, or of all where 99.73 % bands are to be drawn."""
+        """Profiles of the truth and of the draws behind the bands."""
         record = self.record
-        size = record.n_draws if outer_level(record.tail_ess)[0] > 0.99 else min(BAND_DRAWS, record.n_draws)
-        chosen = np.sort(np.random.default_rng(SEED).choice(record.n_draws, size=size, replace=False))
         cubes = self.cubes
         radius = np.geomspace(INNERMOST_BEAMS * cubes.beam_width, 0.5 * self.gridded.grid.field_of_view, RADII)
         return profiles_of(
             self.fit.galaxy_model,
-            [record.theta(int(k)) for k in chosen],
+            [record.theta(int(k)) for k in self.band_draws()],
             radius,
             pc_per_arcsec=self.pc_per_arcsec,
             halo=self.halo,
             truth=record.true_theta(),
         )
+
+    def band_draws(self) -> NDArray[np.int64]:
+        """Indices of the draws behind the bands: a seeded subsample, or all where 99.73 % bands are to be drawn."""
+        record = self.record
+        size = record.n_draws if outer_level(record.tail_ess)[0] > 0.99 else min(BAND_DRAWS, record.n_draws)
+        return np.sort(np.random.default_rng(SEED).choice(record.n_draws, size=size, replace=False))
 
     @property
     def emulator_range(self) -> tuple[float, float]:
