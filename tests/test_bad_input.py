@@ -478,7 +478,7 @@ def here(fitted: Path, folder: Path) -> Path:
     (("-o", "mine"), None, "a report must go to a new folder, an empty one or an earlier report, got mine"),
     (("-o", "posterior.nc/report"), None, "a report must go to a folder that can be written and has room, got posterior.nc/report (...)"),
     (("--figure", "cornr"), None, "a figure must be one of mass, ..., got 'cornr'; did you mean 'corner'?"),
-    ((), 3000, "a FITS file must go to a folder that can be written and has room, got ... (File too large)"),
+    ((), 3000, "a report must go to a folder that can be written and has room, got ... (File too large)"),
 ])
 def test_report_that_has_no_place(refused: Callable[..., str], fitted: Path, tmp_path: Path, words: tuple[str, ...], full_at: int | None,
                                   line: str) -> None:
