@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -169,8 +170,10 @@ def _enter_process(factory: Callable[[], GalaxyFit]) -> None:
     _PROBLEM[:] = [Problem(factory())]
 
 
-def _in_process(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
-    return function(_PROBLEM[0], *arguments)
+def _in_process(packed: bytes) -> bytes:
+    # packed here, by value: left to itself torch passes file descriptors, and a process that ends meanwhile leaves a traceback
+    function, arguments = pickle.loads(packed)
+    return pickle.dumps(function(_PROBLEM[0], *arguments))
 
 
 def _then(result: Result, ended: Callable[[], object]) -> Result:
@@ -213,10 +216,11 @@ class Workers:
         if self._pool is None:
             return [_then(function(self.problem, *a), ended) for a in arguments]
         try:
-            futures = [self._pool.submit(_in_process, function, a) for a in arguments]
+            futures = [self._pool.submit(_in_process, pickle.dumps((function, a))) for a in arguments]
             for future in as_completed(futures):
                 _then(future.result(), ended)
-            return [future.result() for future in futures]
+            brought: list[Result] = [pickle.loads(future.result()) for future in futures]
+            return brought
         except BrokenProcessPool:
             raise SupermageError("the processes of a fit must live to its end, got one that died (out of memory?)") from None
 
