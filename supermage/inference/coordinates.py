@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -149,11 +150,15 @@ class Pivots:
         """What the black hole adds to u1 and to u2."""
         q1, q2 = self.black_hole
         relative = 10.0 ** (theta["log10_mbh"] - self.reference["log10_mbh"])
+        return (1.0 + q1) * torch.log10(1.0 + q1 * relative), (2.0 - self.total_slope) * q2 * (1.0 + q2) * relative
+
+    @cached_property
+    def total_slope(self) -> float:
+        """Slope s at R2 of the surface density that would rotate as stars and black hole of the reference do together."""
         reference = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.reference.items()}
-        stars = reference["gamma"] + slope_offset(reference, self.slope_radius)
+        stars = float(reference["gamma"] + slope_offset(reference, self.slope_radius))
         # beyond slope 2 the stars rotate like a point mass too, and there is no slope to keep
-        total = ((stars + 2.0 * q2) / (1.0 + q2)).clamp(max=2.0)
-        return (1.0 + q1) * torch.log10(1.0 + q1 * relative), (2.0 - total) * q2 * (1.0 + q2) * relative
+        return min((stars + 2.0 * self.black_hole[1]) / (1.0 + self.black_hole[1]), 2.0)
 
 
 def slope_offset(theta: Theta, radius: float) -> Scalar:

@@ -57,7 +57,7 @@ class Run:
     precision
         Fisher matrix plus prior that it was made of.
     best_z, best_log_density
-        That point.
+        The point of largest log density so far.
     stage
         Warm-up stage, or their number for the draws.
     steps_done
