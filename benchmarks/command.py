@@ -1,6 +1,6 @@
 """Wall time and peak memory of a command with all its processes, as JSON; memory is the sum of their proportional set sizes (Linux).
 
-    python benchmarks/command.py make demo
+python benchmarks/command.py make demo
 """
 
 from __future__ import annotations

@@ -25,33 +25,6 @@ _ARRAYS = ("cell_u", "cell_v", "mean", "standard_error", "degrees_of_freedom", "
            "channel_width", "topo_to_frame")
 
 
-@dataclass(frozen=True)
-class NoiseTest:
-    """Third differences along the channels of every cell, in units of what the standard errors and the channel correlation predict.
-
-    A smooth source hardly enters a third difference, so the root mean square is 1 when the noise is right.
-
-    Attributes
-    ----------
-    rms
-        Root mean square of the differences over their prediction.
-    rms_by_block
-        The same for each execution block, shape (block,).
-    n_difference
-        Real numbers that entered (twice the complex differences).
-    lag_one
-        Correlation of neighbouring channels' noise from first differences, the standard errors taken as right.
-    lag_one_expected
-        What the spectral response says.
-    """
-
-    rms: float
-    rms_by_block: FloatArray
-    n_difference: int
-    lag_one: float
-    lag_one_expected: float
-
-
 @dataclass(frozen=True, eq=False)
 class GriddedVisibilities:
     """Weighted means of the visibilities in the occupied cells of the uv half plane, one set per execution block and native channel.
@@ -212,39 +185,6 @@ class GriddedVisibilities:
         digest.update(json.dumps(self._scalars(), sort_keys=True).encode())
         return digest.hexdigest()
 
-    def noise_test(self, *, floor: float = 0.0) -> NoiseTest:
-        """Hold the standard errors against third differences along the channels (needs at least 4 channels).
-
-        Parameters
-        ----------
-        floor
-            White part of the channel correlation that the noise is expected to have.
-
-        Raises
-        ------
-        DataError
-            If there are fewer than four channels, or no cell has four filled ones in a row.
-        """
-        if self.n_channel < 4:
-            raise DataError(f"the noise test needs at least 4 channels, got {self.n_channel}")
-        z = np.where(np.isfinite(self.standard_error), self.mean / self.standard_error, np.nan)
-        squares, products = [], []
-        for order in (3, 1):
-            stencil = _difference_stencil(order)
-            n_out = self.n_channel - order
-            difference = sum(c * z[:, k:k + n_out] for k, c in enumerate(stencil))
-            squares.append(np.abs(np.asarray(difference)) ** 2)
-            products.append(stencil)
-        correlation = self.response.correlation(4, floor)
-        expected = 2.0 * float(products[0] @ correlation @ products[0])
-        good = np.isfinite(squares[0])
-        if not good.any():
-            raise DataError("the noise test needs a cell with four filled channels in a row, got none")
-        by_block = np.array([np.sqrt(s[np.isfinite(s)].mean() / expected) if np.isfinite(s).any() else np.nan for s in squares[0]])
-        first = squares[1][np.isfinite(squares[1])].mean() / 2.0
-        return NoiseTest(rms=float(np.sqrt(squares[0][good].mean() / expected)), rms_by_block=by_block, n_difference=2 * int(good.sum()),
-                         lag_one=float(1.0 - first / 2.0), lag_one_expected=float(correlation[0, 1]))
-
     def save(self, path: str | Path) -> Path:
         """Write a netCDF file, whole or not at all: the previous file survives a failure. See `open_visibilities`."""
         from supermage.data_reduction.gridded_file import write_gridded
@@ -262,13 +202,6 @@ class GriddedVisibilities:
                 "declination": float(self.phase_centre[1]), "dish_diameter": float(self.dish_diameter),
                 "primary_beam_factor": float(self.primary_beam_factor), "rest_frequency": float(self.rest_frequency),
                 "frame": self.frame, "convention": self.convention}
-
-
-def _difference_stencil(order: int) -> FloatArray:
-    stencil = np.ones(1)
-    for _ in range(order):
-        stencil = np.convolve(stencil, [1.0, -1.0])
-    return stencil
 
 
 def open_visibilities(path: str | Path) -> GriddedVisibilities:

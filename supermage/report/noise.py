@@ -20,8 +20,8 @@ THIRD = np.array([-1.0, 3.0, -3.0, 1.0])
 def noise_facts(gridded: GriddedVisibilities, model: ComplexArray) -> NoiseFacts | None:
     """Measure scale and correlation of the noise from differences along the channels of data minus model.
 
-    As `GriddedVisibilities.noise_test`, but without the source, whose slope first differences of the data would take for noise. Errors are
-    those of the scatter between cells, which holds whatever the channels' correlation is.
+    The source is taken out, since first differences would take its slope for noise. Errors are those of the scatter between
+    cells, which holds whatever the channels' correlation is.
 
     Parameters
     ----------

@@ -127,16 +127,3 @@ def test_inconsistent_arrays_are_refused(change: dict[str, object], words: str) 
             "inf": lambda: np.full(array.shape, np.inf), "flip": lambda: array[:, ::-1], "short": lambda: array[:1]}
     with pytest.raises(DataError, match=words):
         gridded.replace(**{name: made[value]() if isinstance(value, str) else value})
-
-
-def test_noise_test_sees_a_wrong_scale_and_the_channel_correlation() -> None:
-    """10 000 or so differences: the rms of noise with the right errors stays within 5 % but for 1 seed in 10 000 or fewer."""
-    gridded = make_gridded(n_channel=24, n_cell=300)
-    right = gridded.noise_test(floor=0.01)
-    assert abs(right.rms - 1.0) < 0.05
-    assert abs(right.lag_one - 0.99 * 2 / 3) < 0.02
-    assert right.lag_one_expected == pytest.approx(0.99 * 2 / 3)
-    wrong = gridded.replace(standard_error=gridded.standard_error * 0.7).noise_test(floor=0.01)
-    assert wrong.rms > 1.3
-    white = make_gridded(n_channel=24, n_cell=300, hanning=False).replace(hanning=True).noise_test(floor=0.01)
-    assert white.rms > 2.0
