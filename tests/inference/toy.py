@@ -20,24 +20,7 @@ from supermage.inference.model import GalaxyFit
 from supermage.inference.priors import build_priors
 from supermage.recipe import FitSection, Recipe
 from tests.data_reduction.factories import make_gridded
-
-TRUTH = {
-    "scale_length": 0.5,
-    "log10_mbh": 8.1139,
-    "inclination": 76.0,
-    "qintr": 0.6,
-    "alpha": 2.0,
-    "gamma_minus_beta": -1.2,
-    "gamma": 0.8,
-    "break_r": 1.5,
-    "intensity_rb": 4.35,
-    "PA": 67.0,
-    "line_broadening": 10.0,
-    "systemic_velocity": 1241.0,
-    "x": 0.1,
-    "y": -0.05,
-    "Flux": 2.0,
-}
+from tests.mock_galaxy import TRUTH
 
 
 def tensors(values: Mapping[str, float]) -> dict[str, Tensor]:

@@ -16,24 +16,8 @@ from supermage.inference.parameters import TABLE_1
 from supermage.inference.posterior import Posterior, make_posterior
 from supermage.recipe import Recipe
 from tests.data_reduction.factories import make_gridded
+from tests.mock_galaxy import TRUTH
 
-TRUTH = {
-    "scale_length": 0.5,
-    "log10_mbh": 8.1139,
-    "inclination": 76.0,
-    "qintr": 0.6,
-    "alpha": 2.0,
-    "gamma_minus_beta": -1.2,
-    "gamma": 0.8,
-    "break_r": 1.5,
-    "intensity_rb": 4.35,
-    "PA": 67.0,
-    "line_broadening": 10.0,
-    "systemic_velocity": 1241.0,
-    "x": 0.05,
-    "y": -0.03,
-    "Flux": 2.0,
-}
 WIDTH = {
     "scale_length": 0.02,
     "log10_mbh": 0.15,
