@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -19,7 +19,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from supermage import cli, recipe_sections
-from supermage.inference.parameters import NFW_HALO, TABLE_1
+from supermage.inference.parameters import GAS_MASS, ML_GRADIENT, NFW_HALO, TABLE_1
 
 
 class Table(SphinxDirective):
@@ -56,12 +56,14 @@ class RecipeKeys(Table):
 
 
 class Parameters(Table):
-    """The parameters: name, unit, prior, what each is."""
+    """The parameters of Table 1, or of what the argument names: name, unit, prior, what each is."""
+
+    added: ClassVar = {"halo": NFW_HALO, "mass": (GAS_MASS, ML_GRADIENT)}
 
     def rows(self) -> list[tuple[str, ...]]:
         """One row a parameter."""
         rows = [("name", "unit", "uniform prior", "what it is")]
-        for p in NFW_HALO if self.arguments else TABLE_1:
+        for p in self.added[self.arguments[0]] if self.arguments else TABLE_1:
             rows.append((f"`{p.name}`", p.unit or "-", f"{p.lower:g} to {p.upper:g}", p.description))
         return rows
 

@@ -119,8 +119,12 @@ def fit(recipe: RecipeArgument, *,
     from supermage.recipe import load_recipe
     checked = load_recipe(recipe, needs=("galaxy", "fit"))
     from supermage.inference.fit import fit as run
+    from supermage.inference.priors import build_priors, cautions
+    section, galaxy = checked.fit, checked.galaxy
+    if section is not None and galaxy is not None:
+        for caution in cautions(build_priors(section), galaxy.distance):
+            _fail(f"warning: {caution}")
     posterior = run(checked, resume=not fresh, progress=make_progress())
-    section = checked.fit
     if section is not None:
         _say(f"posterior: {checked.path(section.output)}")
     if not posterior.converged:

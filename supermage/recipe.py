@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from supermage.errors import RecipeError, nearest_name
 from supermage.recipe_sections import FROM_FILE
-from supermage.recipe_sections import HALO_NAMES as HALO_NAMES
+from supermage.recipe_sections import OPTIONAL_NAMES as OPTIONAL_NAMES
 from supermage.recipe_sections import PARAMETER_NAMES as PARAMETER_NAMES
 from supermage.recipe_sections import Antennas as Antennas
 from supermage.recipe_sections import CalibrateSection as CalibrateSection

@@ -18,8 +18,14 @@ FROM_FILE = "from a file"
 GONE_FROM_MODEL = ("subpixels", "centre_pixels", "centre_subpixels")
 """Keys that recipes inside older posteriors carry; they never did anything for a fit."""
 
-HALO_NAMES = ("halo_log10_m200", "halo_log10_c")
-GAS_NAME = "gas_index"
+OPTIONAL_NAMES: dict[str, tuple[str, str]] = {
+    "halo_log10_m200": ("halo", "nfw"),
+    "halo_log10_c": ("halo", "nfw"),
+    "gas_index": ("gas", "stretched"),
+    "gas_log10_mass": ("self_gravity", "exponential"),
+    "ml_gradient": ("mass_to_light", "gradient"),
+}
+"""Parameters beyond Table 1: the key of ``[fit.model]`` that adds each, and its value."""
 
 
 def _in_hertz(least: float) -> AfterValidator:
@@ -225,12 +231,22 @@ class ModelSection(Section):
     """Dark halo added to the mass model."""
     gas: Literal["exponential", "stretched"] = "exponential"
     """Gas profile: the paper's exponential, or exp(-(R/h)^n) with the parameter ``gas_index`` n."""
+    self_gravity: Literal["none", "exponential"] = "none"
+    """Whether the gas pulls too: as the exponential disc it is, with the parameter ``gas_log10_mass``."""
+    mass_to_light: Literal["constant", "gradient"] = "constant"
+    """With a gradient the stars' mass profile is R^-``ml_gradient`` times the Nuker profile, which then is that of the light."""
     likelihood: Literal["student_t", "paper"] = "student_t"
     """Student's t, or the paper's Gaussian with sigma x 2."""
     continuum: bool = True
     """Whether a flat continuum is marginalised."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of the forward model; chi-squared is always summed in double precision."""
+
+    @model_validator(mode="after")
+    def _gas_pulls_as_it_shines(self) -> ModelSection:
+        if self.self_gravity == "exponential" and self.gas != "exponential":
+            raise ValueError(f"self_gravity = 'exponential' needs gas = 'exponential', got '{self.gas}'")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -293,14 +309,12 @@ class FitSection(Section):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> FitSection:
-        extra = (*(HALO_NAMES if self.model.halo == "nfw" else ()), *((GAS_NAME,) if self.model.gas == "stretched" else ()))
-        known = (*PARAMETER_NAMES, *extra)
+        known = (*PARAMETER_NAMES, *(name for name, (key, choice) in OPTIONAL_NAMES.items() if getattr(self.model, key) == choice))
         for table, names in (("priors", self.priors), ("sampler.start", self.sampler.start or {})):
             for name in names:
-                if name in HALO_NAMES and name not in known:
-                    raise ValueError(f"{table} may name a halo's parameters only with model.halo = 'nfw', got '{name}'")
-                if name == GAS_NAME and name not in known:
-                    raise ValueError(f"{table} may name the gas index only with model.gas = 'stretched', got '{name}'")
+                if name in OPTIONAL_NAMES and name not in known:
+                    key, choice = OPTIONAL_NAMES[name]
+                    raise ValueError(f"{table} may name parameters of model.{key} = '{choice}' only with it, got '{name}'")
                 if name not in known:
                     raise ValueError(f"{table} must name parameters of the model, got '{name}'{nearest_name(name, known)}")
         for name, value in (self.sampler.start or {}).items():

@@ -106,14 +106,18 @@ WRONG = [
     ("fit", "priors", "{alfa = {lower = 3, upper = 4}}",
      "fit: priors must name parameters of the model, got 'alfa'; did you mean 'alpha'?"),
     ("fit", "priors", "{halo_log10_c = {lower = 0, upper = 2}}",
-     "fit: priors may name a halo's parameters only with model.halo = 'nfw', got 'halo_log10_c'"),
+     "fit: priors may name parameters of model.halo = 'nfw' only with it, got 'halo_log10_c'"),
+    ("fit", "priors", "{ml_gradient = {lower = 0, upper = 0.3}}",
+     "fit: priors may name parameters of model.mass_to_light = 'gradient' only with it, got 'ml_gradient'"),
+    ("fit", "model", "{gas = 'stretched', self_gravity = 'exponential'}",
+     "fit.model: self_gravity = 'exponential' needs gas = 'exponential', got 'stretched'"),
     ("fit", "sampler", "{start = {alpha = 2.5}}", "fit: a start must lie inside the priors, alpha in [1.0, 2.0], got 2.5"),
     ("fit", "sampler", "{start = {alfa = 2.5}}", "fit: sampler.start must name parameters of the model, got 'alfa'; did you mean 'alpha'?"),
     ("fit", "sampler", "{chains = 1}", "fit.sampler.chains: input should be greater than or equal to 2, got 1"),
     ("fit", "sampler", "{drawz = 1}", "unknown key 'fit.sampler.drawz'; did you mean 'draws'?"),
     ("fit", "model", "{halo = 'nwf'}", "fit.model.halo: input should be 'none' or 'nfw', got 'nwf'; did you mean 'nfw'?"),
     ("fit", "model", "{subpixels = 2}",
-     "unknown key 'fit.model.subpixels'; known here: emulator, halo, gas, likelihood, continuum, precision"),
+     "unknown key 'fit.model.subpixels'; known here: emulator, halo, gas, self_gravity, mass_to_light, likelihood, continuum, precision"),
 ]
 
 

@@ -7,11 +7,16 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-_MOST_SUBPIXELS = 24
+MOST_SUBPIXELS = 48
+VELOCITY_STEP = 0.5
+"""Largest difference of velocity between neighbouring points of a pixel, in line widths."""
+BRIGHTNESS_STEP = 0.1
+"""Largest difference of ln(brightness) between them."""
+POINTS_AT_A_TIME = 20_000
 
 
 def channel_flux(
@@ -36,52 +41,52 @@ def channel_flux(
 
 
 class SkySampler:
-    """Sampling points of every pixel: ``subpixels`` squared each, and ``centre_subpixels`` squared in a patch around the dynamical centre.
+    """Points inside every pixel, as many along each side as the velocity and the brightness change across it.
 
     Parameters
     ----------
     axis
         Pixel centres, arcsec, evenly spaced.
-    subpixels, centre_pixels, centre_subpixels
-        Points along a pixel's side, width of the patch in pixels, points along a side of the patch's pixels.
+    least, most
+        Fewest and most points along a pixel's side.
     """
 
-    def __init__(self, axis: NDArray[np.float64], *, subpixels: int, centre_pixels: int, centre_subpixels: int) -> None:
-        self.axis = axis
+    def __init__(self, axis: NDArray[np.float64], *, least: int = 2, most: int = MOST_SUBPIXELS) -> None:
+        self.axis, self.least, self.most = axis, least, most
         self.scale = float(axis[1] - axis[0])
-        self.subpixels, self.centre_pixels, self.centre_subpixels = subpixels, min(centre_pixels, axis.size), centre_subpixels
+
+    def counts(
+        self, velocity: Callable[[Tensor, Tensor], Tensor], log_brightness: Callable[[Tensor, Tensor], Tensor], deviation: float
+    ) -> Int[Tensor, "y x"]:
+        """Points along each pixel's side: of its velocities (km/s) neighbouring points may differ by ``VELOCITY_STEP`` deviations.
+
+        ``velocity`` and the natural logarithm of the brightness are functions of east and north, arcsec; ``deviation`` is the line's, with
+        half a channel in quadrature.
+        """
+        middle = torch.tensor(self.axis, dtype=torch.float64)
+        offset = self.scale * torch.tensor([-0.5, -0.25, 0.0, 0.25, 0.5], dtype=torch.float64)
+        east = (middle[None, :, None, None] + offset).expand(middle.numel(), -1, 5, -1)
+        north = (middle[:, None, None, None] + offset[:, None]).expand_as(east)
+        needed = torch.ones(east.shape[:2], dtype=torch.float64)
+        for field, step in ((velocity, VELOCITY_STEP * deviation), (log_brightness, BRIGHTNESS_STEP)):
+            value = field(east, north).flatten(-2)
+            needed = torch.maximum(needed, (value.amax(-1) - value.amin(-1)) / step)
+        return needed.ceil().clamp(self.least, self.most).to(torch.int64)
 
     def integrate(
-        self, emission: Callable[[Tensor, Tensor, float], Tensor], centre: tuple[float, float], like: Tensor, *, refine: float = 1.0
+        self, emission: Callable[[Tensor, Tensor, float], Tensor], counts: Int[Tensor, "y x"], like: Tensor
     ) -> Float[Tensor, "block chan y x"]:
-        """Sum ``emission(east, north, area)`` (block, chan, *points) over each pixel.
-
-        ``centre`` says where the patch lies (arcsec); ``refine`` multiplies the points along each side, up to 24 outside the patch and to
-        twice the patch's own, for discs so inclined that the velocity changes quickly across the minor axis.
-        """
-        outer = max(self.subpixels, min(math.ceil(self.subpixels * refine), _MOST_SUBPIXELS))
-        inner = min(math.ceil(self.centre_subpixels * refine), 2 * self.centre_subpixels)
+        """Sum ``emission(east, north, step)`` (block, chan, pixel, point) over each pixel's points; ``step`` is their distance, arcsec."""
         axis = torch.tensor(self.axis, dtype=torch.float64, device=like.device)
-        cube = self._block(emission, axis, axis, outer)
-        if self.centre_pixels:
-            x, y = (self._patch(position) for position in centre)
-            fine = self._block(emission, axis[x], axis[y], max(inner, outer))
-            cube = cube.clone()
-            cube[..., y, x] = fine
-        return cube
-
-    def _patch(self, position: float) -> slice:
-        middle = (position - float(self.axis[0])) / self.scale + 0.5
-        start = round(middle - 0.5 * self.centre_pixels)
-        start = min(max(start, 0), self.axis.size - self.centre_pixels)
-        return slice(start, start + self.centre_pixels)
-
-    def _block(self, emission: Callable[[Tensor, Tensor, float], Tensor], x: Tensor, y: Tensor, count: int) -> Tensor:
-        offsets = self.scale * ((torch.arange(count, dtype=x.dtype, device=x.device) + 0.5) / count - 0.5)
-        area = (self.scale / count) ** 2
-        east = (x.unsqueeze(-1) + offsets).flatten().expand(y.numel(), -1)
-        total = torch.zeros((), device=x.device)
-        for offset in offsets:
-            north = (y + offset).unsqueeze(-1).expand_as(east)
-            total = total + emission(east, north, area).unflatten(-1, (x.numel(), count)).sum(-1)
-        return total
+        where, parts = [], []
+        for count in counts.unique().tolist():
+            offset = self.scale * ((torch.arange(count, dtype=axis.dtype, device=axis.device) + 0.5) / count - 0.5)
+            pixels = torch.nonzero(counts == count)
+            for chosen in pixels.split(max(1, POINTS_AT_A_TIME // count**2)):
+                y, x = axis[chosen[:, 0]], axis[chosen[:, 1]]
+                east = (x[:, None, None] + offset).expand(-1, count, -1).flatten(1)
+                north = (y[:, None, None] + offset[:, None]).expand(-1, -1, count).flatten(1)
+                parts.append(emission(east, north, self.scale / count).sum(-1))
+                where.append(chosen[:, 0] * axis.numel() + chosen[:, 1])
+        order = torch.argsort(torch.cat(where))
+        return torch.cat(parts, dim=-1)[..., order].unflatten(-1, (axis.numel(), axis.numel()))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, cast, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ from jaxtyping import Complex, Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from supermage.constants import ARCSEC, GRAVITATIONAL_CONSTANT, SPEED_OF_LIGHT_M_S, pc_per_arcsec
+from supermage.constants import ARCSEC, SPEED_OF_LIGHT_M_S, pc_per_arcsec
 from supermage.data_reduction.grid import UVGrid
 from supermage.errors import DomainError
 from supermage.forward.channels import ChannelResponse
 from supermage.forward.cube import SkySampler, channel_flux
 from supermage.forward.disc import DiscNodes, disc_nodes, gas_disc, line_of_sight_velocity, sky_to_disc, unresolved_variance
+from supermage.forward.mass_model import MassModel, ShapeModel
 from supermage.forward.operators import CellGather, LineFlux
-from supermage.forward.velocity import ScaleFreeCurve, nfw_velocity_squared
 from supermage.forward.visibilities import (
     SUPPORT,
     TWO_PI,
@@ -34,20 +34,8 @@ from supermage.forward.visibilities import (
 )
 
 Theta = Mapping[str, Tensor]
-COMPONENTS = ("total", "black_hole", "stars", "halo")
 _LEAST_SQUARE = 1e-4
 _FWHM = math.sqrt(8.0 * math.log(2.0))
-
-
-@runtime_checkable
-class ShapeModel(Protocol):
-    """What an emulator offers: Gaussians of fixed widths (in break radii) and their weights for a profile of unit density at the break."""
-
-    width_ratio: Tensor
-
-    def weights(self, alpha: Tensor, beta: Tensor, gamma: Tensor) -> Tensor:
-        """Peak surface densities, shape (..., gauss)."""
-        ...
 
 
 class GalaxyModel(nn.Module):
@@ -77,8 +65,8 @@ class GalaxyModel(nn.Module):
         Dish diameter, m (None: no primary beam), and FWHM in lambda / D. The beam is taken at the mean frequency.
     dtype
         Of the heavy arithmetic, float32 or float64.
-    subpixels, centre_pixels, centre_subpixels
-        Sampling of :meth:`cube`, the image for pictures; :meth:`visibilities` does not use it.
+    subpixels
+        Points along a pixel's side in :meth:`cube`, the image for pictures; None: as many as each pixel needs.
     halo
         ``"none"`` or ``"nfw"`` (parameters ``halo_log10_m200``, ``halo_log10_c``).
     node_density
@@ -87,7 +75,7 @@ class GalaxyModel(nn.Module):
     Notes
     -----
     Parameters are a mapping of the names of Table 1 to 0-d tensors: see :data:`supermage.recipe.PARAMETER_NAMES`. A ``gas_index`` among
-    them makes the gas a stretched exponential. Line-of-sight velocity is
+    them makes the gas a stretched exponential; others change the mass, see :class:`MassModel`. Line-of-sight velocity is
     ``systemic + v_c sin i cos(azimuth)`` in the chosen convention. The disc ends at 0.7 fields of view.
     Source: Yantovski-Barth et al., section 2.3 and Table 1; ours integrates in the disc plane instead of on sky pixels.
 
@@ -112,7 +100,6 @@ class GalaxyModel(nn.Module):
     spread: Tensor
     shift: Tensor
     extra_spread: Tensor
-    emulator: ShapeModel
 
     def __init__(
         self,
@@ -133,9 +120,7 @@ class GalaxyModel(nn.Module):
         dish_diameter: float | None,
         primary_beam_factor: float,
         dtype: torch.dtype = torch.float32,
-        subpixels: int = 2,
-        centre_pixels: int = 6,
-        centre_subpixels: int = 12,
+        subpixels: int | None = None,
         halo: str = "none",
         node_density: float = 1.0,
     ) -> None:
@@ -143,11 +128,9 @@ class GalaxyModel(nn.Module):
         self._settings: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "grid", "__class__")}
         if not distance > 0:
             raise DomainError(f"distance must be positive (Mpc), got {distance}")
-        if halo not in ("none", "nfw"):
-            raise DomainError(f"halo must be 'none' or 'nfw', got {halo!r}")
-        self.grid, self.halo, self.dtype, self.emulator = grid, halo, dtype, emulator
+        self.grid, self.dtype = grid, dtype
         self.scale = pc_per_arcsec(distance)
-        self.curve = ScaleFreeCurve(emulator.width_ratio)
+        self.mass_model = MassModel(emulator, self.scale, halo=halo)
         frequency = np.asarray(frequency, dtype=np.float64)
         self.channels = ChannelResponse(frequency, topo_to_frame, rest_frequency, convention, hanning=hanning, averaging=averaging)
         self.reference_velocity = float(self.channels.edges.mean())
@@ -171,7 +154,7 @@ class GalaxyModel(nn.Module):
         self.transform = DiscTransform(nodes, longest, stretch, dtype=dtype)
         self.longest = longest
         self.beam_deviation = self._beam_deviation(dish_diameter, primary_beam_factor, float(frequency.mean()))
-        self.sampler = SkySampler(grid.axis, subpixels=subpixels, centre_pixels=centre_pixels, centre_subpixels=centre_subpixels)
+        self.sampler = SkySampler(grid.axis) if subpixels is None else SkySampler(grid.axis, least=subpixels, most=subpixels)
 
     def _store(self, name: str, value: NDArray[np.float64], dtype: torch.dtype) -> None:
         self.register_buffer(name, torch.tensor(np.asarray(value), dtype=dtype), persistent=False)
@@ -204,40 +187,13 @@ class GalaxyModel(nn.Module):
     def circular_velocity(
         self, theta: Theta, radius_arcsec: Float[Tensor, "*radius"], component: str = "total"
     ) -> Float[Tensor, "*radius"]:
-        """Circular velocity, km/s, at radii in the disc, arcsec; of one component, or of all together.
-
-        Raises
-        ------
-        DomainError
-            If the component is unknown.
-        """
-        if component not in COMPONENTS:
-            raise DomainError(f"component must be one of {', '.join(COMPONENTS)}, got {component!r}")
+        """Circular velocity, km/s, at radii in the disc, arcsec; of one component, or of all together: see :class:`MassModel`."""
         log_radius = torch.log(torch.as_tensor(radius_arcsec, dtype=torch.float64) * self.scale)
-        return _root(self._mass_model(_double(theta), component)(log_radius))
+        return _root(self.mass_model(_double(theta), component)(log_radius))
 
-    def _mass_model(self, theta: Theta, component: str = "total") -> Callable[[Tensor], Tensor]:
-        """Squared circular velocity as a function of ln(R / pc), any shape."""
-        parts: list[Callable[[Tensor], Tensor]] = []
-        if component in ("total", "stars"):
-            parts.append(self._stars(theta))
-        if component in ("total", "black_hole"):
-            parts.append(lambda log_radius: GRAVITATIONAL_CONSTANT * torch.exp(theta["log10_mbh"] * math.log(10.0) - log_radius))
-        if component in ("total", "halo") and self.halo == "nfw":
-            mass, concentration = 10.0 ** theta["halo_log10_m200"], 10.0 ** theta["halo_log10_c"]
-            parts.append(lambda log_radius: nfw_velocity_squared(torch.exp(log_radius), mass, concentration))
-        return lambda log_radius: sum((part(log_radius) for part in parts), start=torch.zeros_like(log_radius))
-
-    def _stars(self, theta: Theta) -> Callable[[Tensor], Tensor]:
-        inclination = torch.deg2rad(theta["inclination"])
-        intrinsic = theta["qintr"]
-        observed = torch.sqrt((intrinsic * torch.sin(inclination)) ** 2 + torch.cos(inclination) ** 2)
-        weights = self.emulator.weights(theta["alpha"], theta["gamma"] - theta["gamma_minus_beta"], theta["gamma"])
-        break_radius = theta["break_r"] * self.scale
-        strength = GRAVITATIONAL_CONSTANT * 10.0 ** theta["intensity_rb"] * break_radius * observed
-        curve = strength * self.curve.velocity_squared(weights.to(torch.float64), intrinsic)
-        log_break = torch.log(break_radius)
-        return lambda log_radius: self.curve.interpolate(curve, (log_radius - log_break).flatten()).unflatten(0, log_radius.shape)
+    def surface_density(self, theta: Theta, radius_arcsec: Float[Tensor, "*radius"]) -> Float[Tensor, "*radius"]:
+        """Surface density of the stars, Msun/pc^2, at radii along the major axis, arcsec."""
+        return self.mass_model.surface_density(_double(theta), torch.as_tensor(radius_arcsec, dtype=torch.float64))
 
     def visibilities(self, theta: Theta) -> Complex[Tensor, "block chan cell"]:
         """Model visibilities, Jy: the mean over each cell's visibilities, in the half plane and sign of the gridded data.
@@ -289,7 +245,7 @@ class GalaxyModel(nn.Module):
         return min(self.transform.rows, math.ceil(self.longest * abs(math.cos(value)) / self.transform.step) + SUPPORT)
 
     def _line(self, theta: Theta, inclination: Tensor, angle: Tensor) -> Float[Tensor, "block chan y column"]:
-        squared = self._mass_model(theta)(self.log_radius).to(self.dtype)
+        squared = self.mass_model(theta)(self.log_radius).to(self.dtype)
         velocity = _root(squared) * (torch.sin(inclination).to(self.dtype) * self.node_cosine)
         deviation = torch.sqrt(theta["line_broadening"].to(self.dtype) ** 2 + unresolved_variance(velocity))
         flux = gas_disc(self.node_radius, theta) * self.node_area
@@ -329,6 +285,8 @@ class GalaxyModel(nn.Module):
     def cube(self, theta: Theta, *, primary_beam: bool = True) -> Float[Tensor, "block chan y x"]:
         """Image of every channel, Jy per pixel, integrated over pixels by sampling, at the true centre.
 
+        Points lie as close as the velocity calls for; what it changes between neighbouring ones widens the line, so that lines join up.
+
         Raises
         ------
         DomainError
@@ -337,22 +295,33 @@ class GalaxyModel(nn.Module):
         theta = _double(theta)
         _check(theta)
         inclination, angle = torch.deg2rad(theta["inclination"]), torch.deg2rad(theta["PA"])
-        mass_model = self._mass_model(theta)
-        systemic = theta["systemic_velocity"] - self.reference_velocity
+        squared = self.mass_model(theta)
+        floor = _LEAST_SQUARE * self.grid.pixel_scale**2
 
-        def emission(east: Tensor, north: Tensor, area: float) -> Tensor:
+        def in_disc(east: Tensor, north: Tensor) -> tuple[Tensor, Tensor]:
             along, across = sky_to_disc(east - theta["x"], north - theta["y"], angle, inclination)
-            radius = torch.sqrt(along**2 + across**2 + _LEAST_SQUARE * self.grid.pixel_scale**2)
-            velocity = systemic + line_of_sight_velocity(_root(mass_model(torch.log(radius * self.scale))), along, radius, inclination)
-            flux = gas_disc(radius, theta) * area / torch.cos(inclination)
+            return along, torch.sqrt(along**2 + across**2 + floor)
+
+        def velocity(east: Tensor, north: Tensor) -> Tensor:
+            along, radius = in_disc(east, north)
+            return line_of_sight_velocity(_root(squared(torch.log(radius * self.scale))), along, radius, inclination)
+
+        def emission(east: Tensor, north: Tensor, step: float) -> Tensor:
+            flux = gas_disc(in_disc(east, north)[1], theta) * step**2 / torch.cos(inclination)
             if primary_beam and self.beam_deviation is not None:
                 flux = flux * torch.exp(-(east**2 + north**2) / (2 * self.beam_deviation**2))
-            deviation = theta["line_broadening"].expand_as(velocity)
-            return self._in_channels(velocity.to(self.dtype), deviation.to(self.dtype), flux.to(self.dtype))
+            centre, half = velocity(east, north), 0.5 * step
+            rise_east = velocity(east + half, north) - velocity(east - half, north)
+            rise_north = velocity(east, north + half) - velocity(east, north - half)
+            deviation = torch.sqrt(theta["line_broadening"] ** 2 + (rise_east**2 + rise_north**2) / 12.0)
+            centre = theta["systemic_velocity"] - self.reference_velocity + centre
+            return self._in_channels(centre.to(self.dtype), deviation.to(self.dtype), flux.to(self.dtype))
 
-        centre = (_value(theta["x"]) or 0.0, _value(theta["y"]) or 0.0)
-        steepness = 0.5 / max(math.cos(_value(inclination) or 0.0), 1e-3)
-        return self.sampler.integrate(emission, centre, self.edges, refine=max(1.0, steepness))
+        with torch.no_grad():
+            channel = float(np.abs(np.diff(self.channels.edges)).min())
+            width = math.hypot(float(theta["line_broadening"]), 0.5 * channel)
+            counts = self.sampler.counts(velocity, lambda east, north: torch.log(gas_disc(in_disc(east, north)[1], theta) + 1e-30), width)
+        return self.sampler.integrate(emission, counts, self.edges)
 
     def discretisation_error(self, theta: Theta) -> float:
         """Rms difference, relative to the rms signal, from a model with twice the nodes along each axis."""

@@ -55,6 +55,30 @@ class MGE:
         ratio = torch.atleast_1d(as_float_tensor(radius)).unsqueeze(-1) / self.sigma.unsqueeze(-2)
         return (self.surface_density.unsqueeze(-2) * torch.exp(-0.5 * ratio**2)).sum(-1)
 
+    def with_mass_to_light(self, ratio: Tensor | float, *, gradient: Tensor | float = 0.0, radius: Tensor | float = 1.0) -> MGE:
+        """The MGE of the mass, if this one is of light (Lsun/pc^2).
+
+        Parameters
+        ----------
+        ratio
+            Mass-to-light ratio at ``radius``, Msun/Lsun, > 0.
+        gradient
+            k: the ratio of each Gaussian is ``ratio (sigma / radius)^-k``.
+        radius
+            pc, > 0.
+
+        Raises
+        ------
+        DomainError
+            If the ratio or the radius is not positive, or the gradient is not finite.
+        """
+        value, slope, scale = (as_float_tensor(item) for item in (ratio, gradient, radius))
+        require(torch.isfinite(value) & (value > 0), "ratio must be positive and finite (Msun/Lsun)", value)
+        require(torch.isfinite(slope), "gradient must be finite", slope)
+        require(torch.isfinite(scale) & (scale > 0), "radius must be positive and finite (pc)", scale)
+        factor = mass_to_light(self.sigma / _column(scale), slope, _column(value))
+        return MGE(self.surface_density * factor, self.sigma, self.observed_axis_ratio)
+
     def circular_velocity(
         self,
         radius: Float[Tensor, "..."] | float,
@@ -103,6 +127,26 @@ class MGE:
             radii, self.surface_density, self.sigma, self.observed_axis_ratio, inclination_rad=radians
         ) + point_mass_velocity_squared(radii, _column(mass), _column(length))
         return _safe_sqrt(squared)
+
+
+def mass_to_light(
+    width_ratio: Float[Tensor, "*#batch gauss"], gradient: Float[Tensor, "..."], ratio: Tensor | float = 1.0
+) -> Float[Tensor, "*batch gauss"]:
+    """Mass-to-light ratio of each Gaussian under a gradient: ``ratio (sigma / R_0)^-gradient``.
+
+    A power law of slope s in light becomes one of slope ``s + gradient`` in mass, times a number near 1:
+    ``2^(k/2) Gamma((s + k)/2) / Gamma(s/2)``.
+
+    Parameters
+    ----------
+    width_ratio
+        ``sigma_j / R_0``, in units of the radius where the ratio is ``ratio``.
+    gradient
+        k, positive where the ratio falls outwards; a number or one per batch item.
+    ratio
+        Mass-to-light ratio at R_0, Msun/Lsun.
+    """
+    return torch.as_tensor(ratio) * torch.exp(-torch.as_tensor(gradient).unsqueeze(-1) * torch.log(width_ratio))
 
 
 def _column(item: Tensor) -> Tensor:

@@ -59,5 +59,14 @@ NFW_HALO = (
 GAS_INDEX = Parameter("gas_index", "", r"n_\mathrm{gas}", 0.3, 15.0, "index n of the gas profile exp(-(R/h)^n)")
 """Added by ``gas = "stretched"``. Not in the paper; 1 is its exponential, large values a flat disc with an edge."""
 
-PARAMETERS = {parameter.name: parameter for parameter in (*TABLE_1, *NFW_HALO, GAS_INDEX)}
+GAS_MASS = Parameter("gas_log10_mass", "dex(Msun)", r"\log_{10} M_\mathrm{gas}/M_\odot", 5.0, 11.0, "log10 of the gas disc's mass")
+"""Added by ``self_gravity = "exponential"``. Not in the paper."""
+
+ML_GRADIENT = Parameter("ml_gradient", "", r"\kappa", -0.5, 0.5, "the stars' mass-to-light ratio falls as R^-kappa")
+"""Added by ``mass_to_light = "gradient"``. Not in the paper; to be used with a Nuker profile of the light."""
+
+OPTIONAL = (*NFW_HALO, GAS_INDEX, GAS_MASS, ML_GRADIENT)
+"""Parameters that a key of ``[fit.model]`` adds, see `supermage.recipe_sections.OPTIONAL_NAMES`."""
+
+PARAMETERS = {parameter.name: parameter for parameter in (*TABLE_1, *OPTIONAL)}
 """Every parameter by name."""

@@ -7,19 +7,26 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
+from supermage.constants import pc_per_arcsec
 from supermage.errors import RecipeError, nearest_name
-from supermage.inference.parameters import GAS_INDEX, NFW_HALO, PARAMETERS, TABLE_1, Parameter
-from supermage.recipe import FitSection, Prior
+from supermage.forward.deprojection import NukerDeprojection
+from supermage.inference.parameters import OPTIONAL, PARAMETERS, TABLE_1, Parameter
+from supermage.recipe import OPTIONAL_NAMES, FitSection, Prior
 
 QINTR_TABLE = (0.05, 1.0)
 """Axis ratios that the tabulated kernel of the circular velocity holds for, see `supermage.forward.velocity`."""
 
 PHYSICAL = {"scale_length": (0.0, math.inf), "inclination": (0.0, 90.0), "qintr": QINTR_TABLE, "line_broadening": (0.0, math.inf),
             "gas_index": (0.0, math.inf), "log10_mbh": (0.0, 12.0), "intensity_rb": (-5.0, 12.0), "halo_log10_m200": (5.0, 16.0),
-            "halo_log10_c": (-1.0, 3.0), "Flux": (0.0, math.inf)}
+            "halo_log10_c": (-1.0, 3.0), "Flux": (0.0, math.inf), "gas_log10_mass": (0.0, 13.0), "ml_gradient": (-1.0, 1.0)}
 """What a prior may hold at most; the emulator has a range of its own."""
 
-LOG10 = ("log10_mbh", "intensity_rb", "halo_log10_m200", "halo_log10_c")
+LOG10 = ("log10_mbh", "intensity_rb", "halo_log10_m200", "halo_log10_c", "gas_log10_mass")
+
+CUSP, INNERMOST, CUSP_SHARE = 0.01, 2.0, 0.2
+"""Radii (pc) whose masses are compared, and the share from which on a cusp counts as a black hole's double."""
 
 FULL_TURN = 359.0
 """A prior on the position angle at least this wide (deg) is a whole circle."""
@@ -95,8 +102,29 @@ def _check_disc(scale_length: float | None) -> None:
         raise RecipeError("a scale length of 0 is no disc, got 0")
 
 
+def cautions(priors: Priors, distance: float) -> tuple[str, ...]:
+    """What the priors allow and is yet risky, a line each: stars packed so tightly that no data can tell them from a black hole.
+
+    Parameters
+    ----------
+    distance
+        Mpc.
+    """
+    edges = {p.name: (p.lower, p.upper) for p in priors.free} | {name: (value, value) for name, value in priors.fixed.items()}
+    alpha, gamma, difference = edges["alpha"][0], edges["gamma"][1], -edges["gamma_minus_beta"][0]
+    break_radius = edges["break_r"][0] * pc_per_arcsec(distance)
+    if "log10_mbh" not in priors.names:
+        return ()
+    inside, all_of_it = NukerDeprojection(alpha, gamma + difference, gamma).enclosed_mass(np.array([CUSP, INNERMOST]) / break_radius)
+    share = float(inside / all_of_it)
+    if share < CUSP_SHARE:
+        return ()
+    return (f"at the priors' edge, alpha = {alpha:g} with gamma = {gamma:g}, {100.0 * share:.0f} % of the stars' mass inside "
+            f"{INNERMOST:g} pc lies inside {CUSP:g} pc, degenerate with a black hole; alpha from 0.3 on avoids it",)
+
+
 def build_priors(fit: FitSection) -> Priors:
-    """Table 1's priors (and those of a halo and a gas index, where there are) under the recipe's changes.
+    """Table 1's priors, and those of what ``fit.model`` adds, under the recipe's changes.
 
     Raises
     ------
@@ -104,7 +132,8 @@ def build_priors(fit: FitSection) -> Priors:
         If the recipe fixes everything, or allows what is no disc or lies outside `PHYSICAL`. (Names and order of bounds are checked
         when a recipe is read.)
     """
-    known = TABLE_1 + (NFW_HALO if fit.model.halo == "nfw" else ()) + ((GAS_INDEX,) if fit.model.gas == "stretched" else ())
+    asked = {name for name, (key, value) in OPTIONAL_NAMES.items() if getattr(fit.model, key) == value}
+    known = (*TABLE_1, *(parameter for parameter in OPTIONAL if parameter.name in asked))
     free, fixed = [], {}
     for parameter in known:
         _check_physical(parameter.name, fit.priors.get(parameter.name))

@@ -17,6 +17,7 @@ from supermage.report.case import Case
 from supermage.report.citations import bibtex
 from supermage.report.figures import FIGURES, find_figure
 from supermage.report.mass import summary_lines
+from supermage.report.profiles import components
 from supermage.report.record import read_record
 from supermage.report.sections import lead, sections
 from supermage.report.tables import latex_table
@@ -129,7 +130,7 @@ def _write_files(case: Case, work: Path) -> dict[str, Path]:
     cubes = case.cubes
     kernel = str(case.record.facts.get("kernel") or (case.record.recipe.fit.sampler.kernel if case.record.recipe.fit else ""))
     (work / "parameters.tex").write_text(latex_table(case.record, claimed=case.verdict.status is Status.DETECTED), encoding="utf-8")
-    (work / "references.bib").write_text(bibtex(halo=case.halo != "none", kernel=kernel), encoding="utf-8")
+    (work / "references.bib").write_text(bibtex(components=components(case.best_theta), kernel=kernel), encoding="utf-8")
     files = {
         "Parameter table, LaTeX": Path("parameters.tex"),
         "References of what was used, BibTeX": Path("references.bib"),

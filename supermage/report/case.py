@@ -83,11 +83,6 @@ class Case:
         return build_model(self.record.recipe, self.gridded)
 
     @property
-    def halo(self) -> str:
-        """The recipe's halo."""
-        return "none" if self.record.recipe.fit is None else self.record.recipe.fit.model.halo
-
-    @property
     def continuum(self) -> bool:
         """Whether a flat continuum was marginalised."""
         return True if self.record.recipe.fit is None else self.record.recipe.fit.model.continuum
@@ -134,7 +129,6 @@ class Case:
             [record.theta(int(k)) for k in self.band_draws()],
             radius,
             pc_per_arcsec=self.pc_per_arcsec,
-            halo=self.halo,
             truth=record.true_theta(),
         )
 

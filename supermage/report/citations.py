@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 PAPER = r"""@misc{YantovskiBarth2025,
   author = {Yantovski-Barth, M. J. and Stone, Connor and Zhang, Hengyue and Bureau, Martin and Smyth, Nolan and Hezaveh, Yashar
             and Perreault-Levasseur, Laurence},
@@ -151,6 +153,15 @@ REFERENCES = {
   volume  = {490},
   pages   = {493}
 }""",
+    "freeman": r"""@article{Freeman1970,
+  author  = {Freeman, Kenneth C.},
+  title   = {On the Disks of Spiral and {S0} Galaxies},
+  journal = {ApJ},
+  year    = {1970},
+  volume  = {160},
+  pages   = {811},
+  doi     = {10.1086/150474}
+}""",
 }
 """Entries by what was used; authors are shortened to "and others" where a list is long."""
 
@@ -159,18 +170,23 @@ KERNELS = {"mala": ("besag", "mala"), "persistent-mala": ("besag", "mala", "pers
 """What each sampling kernel is cited by."""
 
 
-def bibtex(*, halo: bool, kernel: str) -> str:
+COMPONENTS = {"halo": "nfw", "gas": "freeman"}
+"""What each component of the mass model beyond the paper's is cited by."""
+
+
+def bibtex(*, components: Collection[str], kernel: str) -> str:
     """Entries of everything that this fit and its report used, the method's paper first.
 
     ducc0 stands behind the report's images, numba behind gridding and the forward model, so both are always there.
 
     Parameters
     ----------
-    halo
-        Whether there is a dark halo.
+    components
+        Components of the circular velocity.
     kernel
         The sampling kernel as recipes name it; one that is not known here is not cited.
     """
     cited = KERNELS.get(kernel, ())
-    left_out = {name for names in KERNELS.values() for name in names if name not in cited} | (set() if halo else {"nfw"})
+    left_out = {name for names in KERNELS.values() for name in names if name not in cited}
+    left_out |= {name for component, name in COMPONENTS.items() if component not in components}
     return "\n\n".join(entry for name, entry in REFERENCES.items() if name not in left_out) + "\n"

@@ -12,7 +12,7 @@ from supermage.plots.mass_interval import mass_interval
 from supermage.plots.noise import noise_histogram
 from supermage.plots.profile import Curve, mark_radii, outer_level, profile
 from supermage.plots.rank import rank
-from supermage.plots.style import BLACK_HOLE, COLUMN, HALO, PAGE, STARS, TOTAL, new_figure
+from supermage.plots.style import BLACK_HOLE, COLUMN, GAS, HALO, PAGE, STARS, TOTAL, new_figure
 from supermage.plots.trace import trace
 from supermage.report.case import Case
 from supermage.report.figure import FigureSpec
@@ -23,9 +23,9 @@ MAIN_PARAMETERS = ("log10_mbh", "inclination", "PA", "intensity_rb", "gamma", "g
 CORNER_DRAWS = 20_000
 SMALL_DRAWS = 8_000
 LARGE = 100.0
-NAMES = {"total": "total", "black_hole": "black hole", "stars": "stars", "halo": "halo"}
-COLOURS = {"total": TOTAL, "black_hole": BLACK_HOLE, "stars": STARS, "halo": HALO}
-STYLES = {"total": "-", "black_hole": "--", "stars": "-.", "halo": ":"}
+NAMES = {"total": "total", "black_hole": "black hole", "stars": "stars", "halo": "halo", "gas": "gas"}
+COLOURS = {"total": TOTAL, "black_hole": BLACK_HOLE, "stars": STARS, "halo": HALO, "gas": GAS}
+STYLES = {"total": "-", "black_hole": "--", "stars": "-.", "halo": ":", "gas": ":"}
 
 
 def draw_mass(case: Case) -> Figure:

@@ -1,4 +1,4 @@
-"""Radial profiles of a subsample of the posterior, split into black hole, stars and halo."""
+"""Radial profiles of a subsample of the posterior, split into black hole, stars, halo and gas."""
 
 from __future__ import annotations
 
@@ -57,9 +57,10 @@ class Profiles:
         return equal_pull_radius(self.radius, self.velocity["black_hole"], self.velocity["stars"])
 
 
-def components(halo: str) -> tuple[str, ...]:
-    """Names of the components of the circular velocity, the total first."""
-    return ("total", "black_hole", "stars") + (() if halo == "none" else ("halo",))
+def components(theta: Mapping[str, float]) -> tuple[str, ...]:
+    """Names of the components of the circular velocity that these parameters have, the total first."""
+    halo, gas = (("halo",) if "halo_log10_m200" in theta else ()), (("gas",) if "gas_log10_mass" in theta else ())
+    return ("total", "black_hole", "stars", *halo, *gas)
 
 
 def equal_pull_radius(radius: FloatArray, black_hole: FloatArray, stars: FloatArray) -> FloatArray:
@@ -117,7 +118,7 @@ def flux_inside(theta: Mapping[str, float], radius_limit: float) -> float:
 
 
 def profiles_of(
-    model: Any, thetas: list[dict[str, float]], radius: FloatArray, *, pc_per_arcsec: float, halo: str, truth: Mapping[str, float] | None
+    model: Any, thetas: list[dict[str, float]], radius: FloatArray, *, pc_per_arcsec: float, truth: Mapping[str, float] | None
 ) -> Profiles:
     """Evaluate profiles.
 
@@ -129,21 +130,25 @@ def profiles_of(
         Draws.
     radius
         Arcsec.
-    halo
-        The recipe's halo.
     truth
         True parameters of a mock.
     """
 
     def speeds(draws: list[dict[str, float]]) -> dict[str, FloatArray]:
-        return {name: circular_velocities(model, draws, radius, name) for name in components(halo)}
+        return {name: circular_velocities(model, draws, radius, name) for name in components(thetas[0])}
+
+    def stars(theta: Mapping[str, float]) -> FloatArray:
+        if "ml_gradient" in theta:
+            with torch.no_grad():
+                return np.asarray(model.surface_density(as_tensors(theta), torch.as_tensor(radius)).numpy())
+        return surface_density(theta, radius * pc_per_arcsec, pc_per_arcsec)
 
     return Profiles(
         radius=radius,
         pc_per_arcsec=pc_per_arcsec,
         velocity=speeds(thetas),
-        surface_density=np.array([surface_density(theta, radius * pc_per_arcsec, pc_per_arcsec) for theta in thetas]),
+        surface_density=np.array([stars(theta) for theta in thetas]),
         black_hole_mass=np.array([10.0 ** theta["log10_mbh"] for theta in thetas]),
         true_velocity={} if truth is None else {name: curve[0] for name, curve in speeds([dict(truth)]).items()},
-        true_surface_density=None if truth is None else surface_density(truth, radius * pc_per_arcsec, pc_per_arcsec),
+        true_surface_density=None if truth is None else stars(truth),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +14,8 @@ from supermage.data_reduction import sky
 from supermage.errors import DomainError
 from supermage.forward.direct import direct_visibilities, transform
 from supermage.forward.mge import MGE
-from supermage.forward.velocity import nfw_velocity_squared
+from supermage.forward.nuker import Nuker
+from supermage.forward.velocity import exponential_disc_velocity_squared, nfw_velocity_squared
 from supermage.models.nuker_mge import NukerSolve
 from tests.mock_galaxy import TRUTH
 
@@ -202,8 +204,9 @@ def test_velocity_components_add_up(mock, theta: Theta) -> None:
     parsec = radius * pc_per_arcsec(11.4)
     assert (parts[0] ** 2).numpy() == pytest.approx((GRAVITATIONAL_CONSTANT * 10 ** TRUTH["log10_mbh"] / parsec).numpy())
     i, q = np.radians(76.0), 0.6
-    weights = model.emulator.weights(*(torch.tensor(item, dtype=torch.float64) for item in (2.0, 2.0, 0.8)))
-    mge = MGE(weights * 10**4.35, model.emulator.width_ratio * 1.5 * pc_per_arcsec(11.4), float(np.hypot(q * np.sin(i), np.cos(i))))
+    weights = model.mass_model.emulator.weights(*(torch.tensor(item, dtype=torch.float64) for item in (2.0, 2.0, 0.8)))
+    width = model.mass_model.emulator.width_ratio
+    mge = MGE(weights * 10**4.35, width * 1.5 * pc_per_arcsec(11.4), float(np.hypot(q * np.sin(i), np.cos(i))))
     assert parts[1].numpy() == pytest.approx(mge.circular_velocity(parsec, inclination=76.0).numpy(), rel=1e-5)
 
 
@@ -216,6 +219,34 @@ def test_halo(make_mock: Make, theta: Theta) -> None:
     assert (model.circular_velocity(parameters, radius, "halo") ** 2).numpy() == pytest.approx(expected.numpy(), rel=1e-6)
     assert bool((model.circular_velocity(parameters, radius) > model.circular_velocity(parameters, radius, "stars")).all())
     assert bool(torch.isfinite(torch.view_as_real(model.visibilities(parameters))).all())
+
+
+def test_gas_that_pulls(mock, theta: Theta) -> None:
+    """Its own component, and part of the total; without the parameter there is none."""
+    model, radius = mock.model, torch.tensor([0.1, 0.5, 3.0], dtype=torch.float64)
+    parameters = {**theta(), "gas_log10_mass": torch.tensor(9.0, dtype=torch.float64)}
+    mass, scale_length = (torch.tensor(item, dtype=torch.float64) for item in (1e9, 0.5 * pc_per_arcsec(11.4)))
+    gas = exponential_disc_velocity_squared(radius * pc_per_arcsec(11.4), mass, scale_length)
+    assert (model.circular_velocity(parameters, radius, "gas") ** 2).numpy() == pytest.approx(gas.numpy(), rel=1e-9)
+    rise = model.circular_velocity(parameters, radius) ** 2 - model.circular_velocity(theta(), radius) ** 2
+    assert rise.numpy() == pytest.approx(gas.numpy(), rel=1e-6)
+    assert float(model.circular_velocity(theta(), radius, "gas").max()) < 0.02
+
+
+def test_a_gradient_of_mass_to_light_steepens_the_mass(mock, make_mock: Make, theta: Theta) -> None:
+    """A profile of constant slope 1.1 becomes one of slope 1.3, times 2^0.1 Gamma(0.65) / Gamma(0.55) (closed form)."""
+    shape = {"gamma": 0.9, "gamma_minus_beta": -0.4, "alpha": 0.1}
+    radius = torch.logspace(-1.0, 0.7, 7, dtype=torch.float64)
+    flat, steep = ({**theta(**shape), **extra} for extra in ({}, {"ml_gradient": torch.tensor(0.2, dtype=torch.float64)}))
+    ratio = (mock.model.surface_density(steep, radius) / mock.model.surface_density(flat, radius)).numpy()
+    expected = 2.0**0.1 * math.gamma(0.65) / math.gamma(0.55) * (radius.numpy() / 1.5) ** -0.2
+    assert ratio == pytest.approx(expected, rel=0.03)
+    exact = make_mock(emulator=NukerSolve(), channels=4, width=150e6, reach=4.0).model
+    assert exact.surface_density(theta(), radius).numpy() == pytest.approx(
+        Nuker(2.0, 2.0, 0.8, 1.5, 10**4.35).surface_density_at(radius).numpy(), rel=1e-5
+    )
+    speed = [mock.model.circular_velocity(item, radius, "stars") for item in (flat, steep)]
+    assert bool((speed[1] > speed[0])[:2].all())
 
 
 def test_the_independent_sky_of_the_simulator(make_mock: Make, theta: Theta) -> None:
@@ -253,4 +284,4 @@ def test_bad_parameters_are_refused(mock, theta: Theta, changes: dict[str, float
 
 def test_unknown_component_is_refused(mock, theta: Theta) -> None:
     with pytest.raises(DomainError, match="component must be one of"):
-        mock.model.circular_velocity(theta(), torch.tensor([1.0]), "gas")
+        mock.model.circular_velocity(theta(), torch.tensor([1.0]), "dust")

@@ -129,6 +129,34 @@ def test_gradients_are_finite_at_the_centre_and_right_elsewhere() -> None:
     assert torch.autograd.gradcheck(value, arguments, rtol=1e-5)
 
 
+def test_mass_to_light_of_a_power_law() -> None:
+    """Light of slope 1, ratio falling as R^-0.3: mass of slope 1.3, its factor in closed form."""
+    sigma = torch.logspace(-6, 10, 600, **double)
+    light = MGE(1.0 / sigma, sigma, 0.8)
+    mass = light.with_mass_to_light(2.5, gradient=0.3, radius=7.0)
+    radius = torch.tensor([0.5, 7.0, 90.0], **double)
+    ratio = mass.surface_density_at(radius) / light.surface_density_at(radius)
+    factor = 2.5 * 2.0**0.15 * math.gamma(0.65) / math.gamma(0.5)
+    assert ratio.tolist() == pytest.approx([factor * (r / 7.0) ** -0.3 for r in (0.5, 7.0, 90.0)], rel=1e-6)
+    constant = light.with_mass_to_light(2.5)
+    speeds = [item.circular_velocity(radius, inclination=80.0) for item in (constant, light)]
+    assert torch.allclose(speeds[0] ** 2, 2.5 * speeds[1] ** 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratio": 0.0}, "ratio must be positive and finite"),
+        ({"ratio": 1.0, "gradient": math.nan}, "gradient must be finite, got nan"),
+        ({"ratio": 1.0, "radius": -1.0}, "radius must be positive and finite"),
+    ],
+)
+def test_bad_mass_to_light_is_refused(options: dict[str, float], message: str) -> None:
+    mge = MGE(torch.tensor([100.0], **double), torch.tensor([3.0], **double), 0.7)
+    with pytest.raises(DomainError, match=message):
+        mge.with_mass_to_light(**options)
+
+
 def test_no_circular_orbit_is_nan() -> None:
     mge = MGE(torch.tensor([100.0, -99.0], **double), torch.tensor([3.0, 0.3], **double), 0.9)
     assert torch.isnan(mge.circular_velocity(torch.tensor([0.1], **double), inclination=80.0)).all()

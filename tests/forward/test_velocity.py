@@ -17,6 +17,7 @@ from supermage.errors import DomainError
 from supermage.forward.velocity import (
     ScaleFreeCurve,
     circular_velocity_squared,
+    exponential_disc_velocity_squared,
     gaussian_kernel,
     nfw_velocity_squared,
     point_mass_velocity_squared,
@@ -106,6 +107,33 @@ def test_nfw_halo_has_its_mass_and_mean_density() -> None:
             x = mpmath.mpf(10.0) * mpmath.mpf(radius[k].item()) / mpmath.mpf(r200)
             expected = GRAVITATIONAL_CONSTANT * 1e12 / radius[k].item() * float(shape(x) / shape(mpmath.mpf(10.0)))
             assert got[k].item() == pytest.approx(expected, rel=1e-10)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.floats(-3, 5))
+def test_exponential_disc_against_mpmath(log_ratio: float) -> None:
+    mass, scale_length = 3e9, 210.0
+    radius = 10.0**log_ratio * scale_length
+    with mpmath.workdps(60):
+        y = mpmath.mpf(radius) / (2 * scale_length)
+        shape = y**2 * (mpmath.besseli(0, y) * mpmath.besselk(0, y) - mpmath.besseli(1, y) * mpmath.besselk(1, y))
+        expected = float(2 * GRAVITATIONAL_CONSTANT * mass / scale_length * shape)
+    got = exponential_disc_velocity_squared(*(torch.tensor(item, **double) for item in (radius, mass, scale_length)))
+    assert got.item() == pytest.approx(expected, rel=1e-9)
+    single = exponential_disc_velocity_squared(*(torch.tensor(item) for item in (radius, mass, scale_length)))
+    assert single.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_exponential_disc_differentiates_both_ways_and_batches() -> None:
+    """Its derivative is hand-written; on both sides of where the series takes over."""
+    radius = torch.tensor([0.01, 1.0, 50.0, 79.9, 80.1, 1e3], requires_grad=True, **double)
+    mass, scale_length = (torch.tensor(item, requires_grad=True, **double) for item in (1e6, 1.0))
+    assert torch.autograd.gradcheck(
+        exponential_disc_velocity_squared, (radius, mass, scale_length), eps=1e-4, rtol=1e-5, atol=1e-7, check_forward_ad=True
+    )
+    lengths = torch.tensor([0.5, 2.0], **double)
+    batched = torch.func.vmap(lambda h: exponential_disc_velocity_squared(radius.detach(), mass.detach(), h))(lengths)
+    assert torch.allclose(batched[1], exponential_disc_velocity_squared(radius.detach(), mass.detach(), lengths[1]), rtol=1e-14)
 
 
 @pytest.fixture(scope="module")

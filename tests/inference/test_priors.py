@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import integrate
 
 from supermage.errors import RecipeError
+from supermage.forward.deprojection import scale_free_density
 from supermage.forward.velocity import ScaleFreeCurve
 from supermage.inference.parameters import PARAMETERS, TABLE_1
-from supermage.inference.priors import PHYSICAL, build_priors
+from supermage.inference.priors import PHYSICAL, build_priors, cautions
 from supermage.recipe import PARAMETER_NAMES, FitSection, load_recipe
 
 
@@ -36,6 +39,11 @@ def test_changed_and_fixed() -> None:
 
 def test_halo() -> None:
     assert build_priors(section(model={"halo": "nfw"})).names[-2:] == ("halo_log10_m200", "halo_log10_c")
+
+
+def test_gas_that_pulls_and_a_gradient_of_mass_to_light() -> None:
+    priors = build_priors(section(model={"self_gravity": "exponential", "mass_to_light": "gradient"}))
+    assert priors.names[-2:] == ("gas_log10_mass", "ml_gradient")
 
 
 def test_everything_fixed_is_refused() -> None:
@@ -99,3 +107,25 @@ def test_the_recipes_have_physical_priors(path: Path) -> None:
     fit = load_recipe(path).fit
     assert fit is not None
     assert build_priors(fit).free
+
+
+def test_cusps_as_compact_as_a_black_hole_are_said() -> None:
+    """The paper's priors reach alpha = 0.1 with gamma = 1.2; from alpha = 0.3 on, or with the hole held, there is nothing to say."""
+    said = cautions(build_priors(section()), 11.4)
+    assert len(said) == 1
+    share = int(said[0].split(" % of the stars' mass inside 2 pc")[0].split()[-1])
+    assert share == pytest.approx(100 * cusp_share(0.1, 1.2, 3.0, 0.41 * 55.27), abs=1.0)
+    assert cautions(build_priors(section(priors={"alpha": {"lower": 0.3, "upper": 10.0}})), 11.4) == ()
+    assert cautions(build_priors(section(priors={"log10_mbh": {"fixed": 6.0}})), 11.4) == ()
+
+
+def cusp_share(alpha: float, gamma: float, difference: float, break_radius: float) -> float:
+    """Share of the mass inside 2 pc that lies inside 0.01 pc, by shells of Abel-inverted density (adaptive quadrature)."""
+
+    def mass(radius: float) -> float:
+        def shell(log_r: float) -> float:
+            return float(scale_free_density(np.exp(log_r), alpha, gamma + difference, gamma)[0]) * np.exp(3 * log_r)
+
+        return float(integrate.quad(shell, np.log(radius / break_radius) - 60, np.log(radius / break_radius), limit=200, epsrel=1e-6)[0])
+
+    return mass(0.01) / mass(2.0)

@@ -3,7 +3,7 @@ import pytest
 from scipy.special import gammainc
 
 from supermage.constants import GRAVITATIONAL_CONSTANT
-from supermage.report.profiles import Profiles, equal_pull_radius, flux_inside
+from supermage.report.profiles import Profiles, components, equal_pull_radius, flux_inside
 
 
 def test_equal_pull_radius_of_power_laws():
@@ -52,3 +52,8 @@ def test_flux_inside_of_a_broad_disc_is_the_tapered_area():
     step = np.clip((x - 0.85) / 0.15, 0, 1)
     area = 2 * np.pi * 3.5**2 * np.trapezoid(x * (1 - step) ** 3 * (1 + 3 * step + 6 * step**2), x)
     assert flux_inside({"scale_length": 400.0}, 3.5) == pytest.approx(area / (2 * np.pi * 400.0**2), rel=0.01)
+
+
+def test_components_are_those_that_have_parameters() -> None:
+    assert components({"log10_mbh": 8.0}) == ("total", "black_hole", "stars")
+    assert components({"log10_mbh": 8.0, "halo_log10_m200": 12.0, "gas_log10_mass": 9.0}) == ("total", "black_hole", "stars", "halo", "gas")
