@@ -323,11 +323,14 @@ class GalaxyModel(nn.Module):
             counts = self.sampler.counts(velocity, lambda east, north: torch.log(gas_disc(in_disc(east, north)[1], theta) + 1e-30), width)
         return self.sampler.integrate(emission, counts, self.edges)
 
+    def refined(self, factor: float = 2.0) -> GalaxyModel:
+        """The same model with so many times the nodes along each axis of the disc."""
+        return GalaxyModel(self.grid, **{**self._settings, "node_density": factor * cast(float, self._settings["node_density"])})
+
     def discretisation_error(self, theta: Theta) -> float:
         """Rms difference, relative to the rms signal, from a model with twice the nodes along each axis."""
-        finer = GalaxyModel(self.grid, **{**self._settings, "node_density": 2.0 * cast(float, self._settings["node_density"])})
         with torch.no_grad():
-            here, there = self.visibilities(theta).to(torch.complex128), finer.visibilities(theta).to(torch.complex128)
+            here, there = (model.visibilities(theta).to(torch.complex128) for model in (self, self.refined()))
         return float(torch.linalg.vector_norm(here - there) / torch.linalg.vector_norm(there))
 
 

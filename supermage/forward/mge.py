@@ -45,7 +45,7 @@ class MGE:
             flattening = flattening.unsqueeze(-1)
         require(torch.isfinite(peak), "surface_density must be finite", peak)
         require(torch.isfinite(width) & (width > 0), "sigma must be positive and finite (pc)", width)
-        require((flattening > 0) & (flattening <= 1), "observed_axis_ratio must lie in (0, 1]", flattening)
+        require((flattening > 0) & (flattening <= 1), "observed_axis_ratio must lie in (0, 1]: oblate or round, not prolate", flattening)
         shape = torch.broadcast_shapes(peak.shape, width.shape, flattening.shape)
         for name, item in (("surface_density", peak), ("sigma", width), ("observed_axis_ratio", flattening)):
             object.__setattr__(self, name, item.expand(shape))

@@ -99,6 +99,16 @@ class Case:
             return self.fit.galaxy_model.visibilities(as_tensors(self.best_theta)).to(torch.complex128).numpy()
 
     @cached_property
+    def discretisation(self) -> tuple[float, float]:
+        """What twice the nodes along each axis of the disc change in the best draw's visibilities: relative rms, and chi-squared."""
+        fit, best = self.fit, self.best_visibilities
+        with torch.no_grad():
+            finer = fit.galaxy_model.refined().visibilities(as_tensors(self.best_theta)).to(torch.complex128)
+            difference = torch.from_numpy(best) - finer
+            chi2 = float(fit.noise.chi2(fit.noise.whiten(difference)).sum())
+        return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(finer)), chi2
+
+    @cached_property
     def residuals(self) -> Residuals:
         """Whitened residuals of the best draw."""
         return residuals_of(self.gridded, self.best_visibilities, continuum=self.continuum)

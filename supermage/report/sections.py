@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from supermage.report.text import html_symbol, html_unit, minus
 
 PNG = Callable[[str], bytes]
 GRADIENTS = "Kernel gradients (starts and metrics not counted)"
+LARGEST_SHIFT = 0.3
+"""Shift of a parameter by the model's discretisation, in standard errors, above which it is no longer small beside the noise."""
 WIDE = {"marginals", "moments", "channels", "position-velocity", "corner", "corner-full", "traces", "ranks"}
 
 
@@ -162,6 +165,12 @@ def _residuals(case: Case) -> str:
             f"standard error; correlation of neighbouring channels {noise.lag_one:.3f} ± {noise.lag_one_error:.3f}, "
             f"assumed {noise.lag_one_expected:.3f}."
         )
+    relative, chi2 = case.discretisation
+    words.append(
+        "Discretisation of the model at the best draw (against twice the nodes along each axis of the disc): "
+        f"{100.0 * relative:.2g} % of the signal; it moves no parameter by more than {math.sqrt(chi2):.2g} of its standard error."
+        + ("" if math.sqrt(chi2) < LARGEST_SHIFT else " This is not small: the intervals above may feel it.")
+    )
     return "".join(html.paragraph(w) for w in words)
 
 

@@ -193,6 +193,7 @@ def test_gradient_is_finite_inside_the_priors(make_mock: Make, theta: Theta, cha
 
 def test_discretisation_error_is_reported_and_small(make_mock: Make, theta: Theta) -> None:
     model = make_mock(dtype=torch.float32).model
+    assert model.refined().node_radius.numel() > 3.5 * model.node_radius.numel()
     assert 1e-6 < model.discretisation_error(theta()) < 4e-3
     assert model.discretisation_error(theta(inclination=88.0)) < 4e-3
 

@@ -102,6 +102,7 @@ def test_mass_is_said_with_distance_and_truth(page):
     assert re.search(r"Msun? ?\(68 %\), [0-9.]+ to [0-9.]+ × 10\^8 Msun \(95 %\)", (page.parent / "summary.txt").read_text())
     assert "M is proportional to D; the distance's error is not included." in text
     assert "Truth of this mock" in text
+    assert re.search(r"moves no parameter by more than 0\.\d+ of its standard error\.", text)
     assert "DETECTED" in text
 
 
