@@ -193,7 +193,7 @@ def test_bad_geometry_is_refused(arguments: tuple[float], options: dict[str, flo
 @pytest.mark.parametrize(
     ("peak", "sigma", "flattening", "message"),
     [(float("inf"), 1.0, 0.7, "surface_density must be finite"), (1.0, 0.0, 0.7, "sigma must be positive"),
-     (1.0, 1.0, 1.1, r"observed_axis_ratio must lie in \(0, 1\], got 1.1")],
+     (1.0, 1.0, 1.1, r"observed_axis_ratio must lie in \(0, 1\]: oblate or round, not prolate, got 1.1")],
 )
 def test_bad_gaussians_are_refused(peak: float, sigma: float, flattening: float, message: str) -> None:
     with pytest.raises(DomainError, match=message):
