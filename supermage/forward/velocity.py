@@ -182,7 +182,7 @@ class ScaleFreeCurve(nn.Module):
     """The circular-velocity curve of Gaussians whose widths are fixed in units of the break radius.
 
     A table of the kernel in Chebyshev polynomials of ``ln q`` turns weights and axis ratio into the whole curve with one product, and a
-    cubic Hermite interpolant in ``ln(R / r_b)`` gives it at any radius. Relative error against :func:`circular_velocity_squared` < 1e-5
+    cubic Hermite interpolant in ``ln(R / r_b)`` gives it at any radius. Relative error against :func:`circular_velocity_squared` < 2e-6
     for q in [0.05, 1].
 
     Parameters
@@ -207,7 +207,7 @@ class ScaleFreeCurve(nn.Module):
         *,
         lower: float = 1e-6,
         upper: float = 1e5,
-        per_dex: int = 40,
+        per_dex: int = 50,
         terms: int = 14,
     ) -> None:
         super().__init__()

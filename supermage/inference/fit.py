@@ -40,6 +40,7 @@ from supermage.inference.start import (
     scan,
     vary_starts,
 )
+from supermage.models.registry import describe
 from supermage.progress import Progress, SilentProgress
 from supermage.recipe import FitSection, Recipe
 
@@ -237,9 +238,8 @@ def _fingerprint(recipe: Recipe, gridded: GriddedVisibilities) -> str:
     for name in ("processes", "segment", "draws"):
         section["sampler"].pop(name)
     galaxy = recipe.galaxy.model_dump(mode="json") if recipe.galaxy else {}
-    return fingerprint(
-        {"fit": section, "galaxy": galaxy, "data": gridded.checksum, "supermage": _version("supermage"), "torch": torch.__version__}
-    )
+    versions = {"emulator": describe(_section(recipe).model.emulator), "supermage": _version("supermage"), "torch": torch.__version__}
+    return fingerprint({"fit": section, "galaxy": galaxy, "data": gridded.checksum, **versions})
 
 
 def _read_truth(recipe: Recipe) -> dict[str, Any] | None:
@@ -284,7 +284,7 @@ def _posterior(
         "data_checksum": gridded.checksum,
         "seed": section.sampler.seed,
         "versions": json.dumps({"python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}}),
-        "emulator": section.model.emulator,
+        "emulator": describe(section.model.emulator),
         "command": " ".join(["supermage", *sys.argv[1:]]),
         "gradients": run.gradients,
         "wall_seconds": seconds,

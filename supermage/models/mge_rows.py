@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from supermage.forward.nuker import log_nuker, nuker_slope
 from supermage.forward.velocity import gaussian_kernel
 
-NUMBER_OF_GAUSSIANS = 96
+NUMBER_OF_GAUSSIANS = 128
 NARROWEST, WIDEST = 1.5e-5, 2e4
 
 _PANEL_NODES = 12
@@ -35,12 +35,12 @@ def graded_widths(count: int = NUMBER_OF_GAUSSIANS) -> Float[Tensor, "gauss"]:
     return torch.from_numpy(np.exp(np.interp(np.arange(count) * (number[-1] / (count - 1)), number, fine)))
 
 
-def density_radii(per_dex: float = 16.0) -> Float[Tensor, "row"]:
+def density_radii(per_dex: float = 32.0) -> Float[Tensor, "row"]:
     """Radii of the surface-density rows: 5e-5 (well inside 2 pc) to 5e3 (10 kpc for the smallest break radius)."""
     return torch.logspace(math.log10(5e-5), math.log10(5e3), round(8.0 * per_dex), dtype=torch.float64)
 
 
-def mass_radii(per_dex: float = 6.0) -> Float[Tensor, "row"]:
+def mass_radii(per_dex: float = 8.0) -> Float[Tensor, "row"]:
     """Radii of the enclosed-mass rows: 1e-4 to 5e3."""
     return torch.logspace(-4.0, math.log10(5e3), round(7.7 * per_dex), dtype=torch.float64)
 
@@ -155,6 +155,13 @@ class MGERows(nn.Module):
         """Surface density, then enclosed mass, that the rows are divided by."""
         density = torch.exp(log_nuker(self.log_density_radius, alpha.unsqueeze(-1), beta.unsqueeze(-1), gamma.unsqueeze(-1)))
         return torch.cat([density, self.enclosed_mass(alpha, beta, gamma)], dim=-1)
+
+    def relative(
+        self, alpha: Tensor, beta: Tensor, gamma: Tensor
+    ) -> tuple[Float[Tensor, "*batch row gauss"], Float[Tensor, "*batch gauss"]]:
+        """Rows for unknowns ``w_j / Sigma(sigma_j)`` with all targets 1, and what turns the unknowns into weights."""
+        scale = self.profile_at_widths(alpha, beta, gamma)
+        return self.design * scale.unsqueeze(-2) / self.targets(alpha, beta, gamma).unsqueeze(-1), scale
 
     @property
     def design(self) -> Float[Tensor, "row gauss"]:

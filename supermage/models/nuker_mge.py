@@ -153,7 +153,7 @@ class NukerSolve(NukerMGE):
 
     name = "nuker-mge-solve"
 
-    def __init__(self, *, ridge: float = 1e-5) -> None:
+    def __init__(self, *, ridge: float = 1e-7) -> None:
         super().__init__()
         if not (ridge > 0 and math.isfinite(ridge)):
             raise DomainError(f"ridge must be positive, got {ridge}")
@@ -165,12 +165,59 @@ class NukerSolve(NukerMGE):
         self, alpha: Float[Tensor, "*batch"], beta: Float[Tensor, "*batch"], gamma: Float[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch gauss"]:
         """Peak surface density of each Gaussian for ``Sigma_b = 1``; solved in float64, returned in the arguments' precision."""
-        dtype = torch.promote_types(torch.promote_types(alpha.dtype, beta.dtype), gamma.dtype)
-        shape = torch.broadcast_tensors(*(item.to(torch.float64) for item in (alpha, beta, gamma)))
-        scale = self.rows.profile_at_widths(*shape)
-        rows = self.rows.design * scale.unsqueeze(-2) / self.rows.targets(*shape).unsqueeze(-1)
-        ridge = self.ridge * torch.eye(scale.shape[-1], dtype=rows.dtype, device=rows.device)
-        augmented = torch.cat([rows, ridge.expand(*rows.shape[:-2], *ridge.shape)], dim=-2)
-        orthogonal, triangle = torch.linalg.qr(augmented)
-        right = orthogonal[..., : rows.shape[-2], :].sum(-2)
-        return (torch.linalg.solve_triangular(triangle, right.unsqueeze(-1), upper=True).squeeze(-1) * scale).to(dtype)
+        dtype, shape = _in_double(alpha, beta, gamma)
+        rows, scale = self.rows.relative(*shape)
+        return (ridged_solution(rows, torch.ones_like(rows[..., 0]), self.ridge) * scale).to(dtype)
+
+
+class NukerStep(NukerMGE):
+    """A network followed by one exact step: the ridged least-squares solve of what the network leaves over.
+
+    Parameters
+    ----------
+    start
+        The network.
+    ridge
+        Size of the rows that hold the step (in units of the profile at each width) down.
+
+    Raises
+    ------
+    DomainError
+        If the ridge is not positive.
+    """
+
+    name = "nuker-mge-step"
+
+    def __init__(self, start: NukerMGE, *, ridge: float = 1e-6) -> None:
+        super().__init__()
+        if not (ridge > 0 and math.isfinite(ridge)):
+            raise DomainError(f"ridge must be positive, got {ridge}")
+        self.start, self.ridge = start, ridge
+        self.register_buffer("width_ratio", start.width_ratio, persistent=False)
+        self.rows = MGERows(self.width_ratio, density_radii(), mass_radii())
+
+    def weights(
+        self, alpha: Float[Tensor, "*batch"], beta: Float[Tensor, "*batch"], gamma: Float[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch gauss"]:
+        """Peak surface density of each Gaussian for ``Sigma_b = 1``, in the arguments' precision."""
+        dtype, shape = _in_double(alpha, beta, gamma)
+        first = self.start.weights(*shape)
+        rows, scale = self.rows.relative(*shape)
+        left = 1.0 - (rows @ (first / scale).unsqueeze(-1)).squeeze(-1)
+        return (first + ridged_solution(rows, left, self.ridge) * scale).to(dtype)
+
+
+def ridged_solution(
+    rows: Float[Tensor, "*batch row gauss"], right: Float[Tensor, "*batch row"], ridge: float
+) -> Float[Tensor, "*batch gauss"]:
+    """Solution u of least ``|rows u - right|^2 + ridge^2 |u|^2``, by QR of the rows with the ridge below them."""
+    below = ridge * torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
+    orthogonal, triangle = torch.linalg.qr(torch.cat([rows, below.expand(*rows.shape[:-2], *below.shape)], dim=-2))
+    projected = (right.unsqueeze(-2) @ orthogonal[..., : rows.shape[-2], :]).squeeze(-2)
+    return torch.linalg.solve_triangular(triangle, projected.unsqueeze(-1), upper=True).squeeze(-1)
+
+
+def _in_double(alpha: Tensor, beta: Tensor, gamma: Tensor) -> tuple[torch.dtype, list[Tensor]]:
+    """The common precision of the arguments, and the arguments broadcast in float64."""
+    dtype = torch.promote_types(torch.promote_types(alpha.dtype, beta.dtype), gamma.dtype)
+    return dtype, list(torch.broadcast_tensors(*(item.to(torch.float64) for item in (alpha, beta, gamma))))

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from supermage.forward.deprojection import NukerDeprojection
 from supermage.models.card import write_card
 from supermage.models.mge_rows import MGERows
 from supermage.models.nuker_emulator import DESCRIPTION_FILE, WEIGHTS_FILE, NukerEmulator, check_golden, features, file_hash, weight_scale
 from supermage.models.nuker_errors import measure
-from supermage.models.nuker_mge import BOX, NukerSolve
+from supermage.models.nuker_mge import BOX, NukerSolve, NukerStep
 from supermage.models.training import Schedule, options_of, to_json, write_atomically
 from supermage.progress import Progress
 from supermage.recipe import Recipe
@@ -27,6 +27,9 @@ GOLDEN_SHAPES = ((2.0, 2.0, 0.8), (0.1, 0.301, 0.001), (0.1, 4.2, 1.2), (10.0, 3
 GOLDEN_RADII = (0.03, 0.1, 0.5, 1.0, 2.0, 10.0, 100.0, 2e3)
 GOLDEN_TOLERANCE = 0.03
 
+TEACHER_RIDGE = 1e-5
+"""Of the solves that give the network's outputs their scale: larger than the reference's, for weights that change smoothly."""
+
 CHUNK = 500
 
 
@@ -34,8 +37,8 @@ class Options(Schedule):
     """``[train.options]`` of the emulator.
 
     ``samples`` profiles are drawn once; ``edge`` is the chance that a parameter sits on an edge of the box; ``norm`` is the power
-    mean over a profile's rows (2: root mean square; larger: nearer to the worst radius); ``teachers`` exact solves give the output's
-    preconditioner.
+    mean over a profile's rows (2: root mean square; larger: nearer to the worst radius); ``slope`` is what a relative error of a
+    gradient counts beside one of a value; ``teachers`` exact solves give the output's preconditioner.
     """
 
     hidden: Annotated[int, Field(ge=1)] = 128
@@ -44,17 +47,29 @@ class Options(Schedule):
     batch: Annotated[int, Field(ge=1)] = 256
     edge: Annotated[float, Field(ge=0, le=1)] = 0.15
     norm: Annotated[float, Field(gt=0)] = 6.0
+    slope: Annotated[float, Field(ge=0)] = 0.15
     teachers: Annotated[int, Field(ge=1)] = 4000
     card_profiles: Annotated[int, Field(ge=1)] = 2000
 
 
 class Profiles(NamedTuple):
-    """Training profiles: inputs, scale of the outputs, and the rows' weights divided by their targets, and the weights."""
+    """Training profiles: inputs, scale of the outputs, the rows' weights divided by their targets, and the weights; then derivatives.
+
+    ``d_inputs``, ``d_scale`` and ``d_target`` are derivatives of inputs, scale and ln(target) by alpha, beta - gamma and gamma.
+    """
 
     inputs: Float[Tensor, "profile feature"]
     scale: Float[Tensor, "profile gauss"]
     over_target: Float[Tensor, "profile row"]
     row_weight: Float[Tensor, "profile row"]
+    d_inputs: Float[Tensor, "profile 3 feature"]
+    d_scale: Float[Tensor, "profile 3 gauss"]
+    d_target: Float[Tensor, "profile 3 row"]
+    sensitivity: Float[Tensor, "profile 3"]
+
+    def along(self, axis: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The derivatives by one parameter, and how much the profile changes with it."""
+        return self.d_inputs[:, axis], self.d_scale[:, axis], self.d_target[:, axis], self.sensitivity[:, axis]
 
 
 def draw_shapes(count: int, generator: torch.Generator, *, edge: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,7 +99,7 @@ class NukerTraining:
         self.seed = seed
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         generator = torch.Generator().manual_seed(seed)
-        self.solve = NukerSolve(ridge=1e-4).to(self.device)
+        self.solve = NukerSolve(ridge=TEACHER_RIDGE).to(self.device)
         self.emulator = NukerEmulator(self.solve.width_ratio, hidden=options.hidden, depth=options.depth).to(self.device)
         self.rows: MGERows = self.solve.rows
         shapes = self._draw(options.samples, generator)
@@ -97,15 +112,18 @@ class NukerTraining:
         """Power mean over the rows, squared, averaged over a batch that depends on the seed and the step alone."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         chosen = torch.randint(0, self.options.samples, (self.options.batch,), generator=generator).to(self.device)
-        residual = self._residual(Profiles(*(item[chosen] for item in self.profiles)))
+        value, slope = self._rows(Profiles(*(item[chosen] for item in self.profiles)), step % 3)
         half = 0.5 * self.options.norm
-        return ((residual**2) ** half).mean(-1).pow(1.0 / half).mean()
+        rows = torch.cat([value, self.options.slope * slope], dim=-1)
+        return ((rows**2) ** half).mean(-1).pow(1.0 / half).mean()
 
     @torch.no_grad()
     def note(self) -> str:
-        """Median, 99 % and largest weighted error of held-out profiles."""
-        worst = self._residual(self.held_out).abs().amax(-1)
-        return f"error median {worst.median():.2e}, 99 % {worst.quantile(0.99):.2e}, max {worst.max():.2e}"
+        """Median, 99 % and largest weighted error of held-out profiles, and the same of their gradients."""
+        parts = [self._rows(self.held_out, axis) for axis in range(3)]
+        value, slope = parts[0][0].abs().amax(-1), torch.stack([part[1].abs().amax(-1) for part in parts]).amax(0)
+        return "; ".join(f"{name} median {worst.median():.1e}, 99 % {worst.quantile(0.99):.1e}, max {worst.max():.1e}"
+                         for name, worst in (("error", value), ("of gradients", slope)))  # fmt: skip
 
     def finish(self, output: Path, *, progress: Progress) -> Path:
         """Fold the basis into the last layer, write weights and description, measure the errors and write the card."""
@@ -120,7 +138,7 @@ class NukerTraining:
         write_atomically(output / DESCRIPTION_FILE, to_json(description))
         progress.start("measuring the errors", None)
         tables = {name: measure(model, profiles=self.options.card_profiles) for name, model in
-                  (("nuker-mge", emulator), ("nuker-mge-solve", NukerSolve()))}
+                  (("nuker-mge", emulator), ("nuker-mge-step", NukerStep(emulator)), ("nuker-mge-solve", NukerSolve()))}
         write_card(output.parent / "card.md", description, tables)
         progress.done(f"wrote {output}")
         return output
@@ -136,26 +154,49 @@ class NukerTraining:
             layer.copy_(value)
         return emulator.requires_grad_(False).eval()
 
-    def _residual(self, profiles: Profiles) -> Tensor:
+    def _rows(self, profiles: Profiles, axis: int) -> tuple[Tensor, Tensor]:
+        """Weighted relative error of every row, and that of its derivative by one parameter (forward mode, by hand)."""
         *hidden, last = self.parameters
-        state = profiles.inputs
+        d_inputs, d_scale, d_target, sensitivity = profiles.along(axis)
+        state, slope = profiles.inputs, d_inputs
         for layer in hidden:
-            state = nn.functional.silu(torch.addmm(layer[-1], state, layer[:-1]))
+            before = torch.addmm(layer[-1], state, layer[:-1])
+            gate = torch.sigmoid(before)
+            state, slope = before * gate, (slope @ layer[:-1]) * (gate + before * gate * (1.0 - gate))
         unknown = self.mean + torch.addmm(last[-1], state, last[:-1]) @ self.basis
-        return ((unknown * profiles.scale) @ self.rows.design.T) * profiles.over_target - profiles.row_weight
+        changing = (slope @ last[:-1]) @ self.basis
+        value = ((unknown * profiles.scale) @ self.rows.design.T) * profiles.over_target
+        change = ((changing * profiles.scale + unknown * d_scale) @ self.rows.design.T) * profiles.over_target
+        return value - profiles.row_weight, (change - value * d_target) / sensitivity.unsqueeze(-1)
 
     def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         alpha, beta, gamma = draw_shapes(count, generator, edge=self.options.edge)
         return alpha.to(self.device), beta.to(self.device), gamma.to(self.device)
 
+    @torch.no_grad()
     def _tabulate(self, shapes: tuple[Tensor, Tensor, Tensor]) -> Profiles:
-        scale, target = [], []
-        for part in zip(*(item.split(CHUNK) for item in shapes), strict=True):
-            scale.append(weight_scale(self.emulator.log_width, self.emulator.spacing, *part))
-            target.append(self.rows.targets(*part))
-        targets = torch.cat(target)
+        parts = [self._tabulated(*part) for part in zip(*(item.split(CHUNK) for item in shapes), strict=True)]
+        return Profiles(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def _tabulated(self, alpha: Tensor, beta: Tensor, gamma: Tensor) -> Profiles:
+        def tables(alpha: Tensor, difference: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            shape = (alpha, gamma + difference, gamma)
+            scale = weight_scale(self.emulator.log_width, self.emulator.spacing, *shape)
+            return features(*shape), scale, torch.log(self.rows.targets(*shape))
+
+        point = (alpha, beta - gamma, gamma)
+        inputs, scale, log_target = tables(*point)
+        derivatives = []
+        for axis in range(3):
+            tangent = tuple(torch.full_like(item, float(k == axis)) for k, item in enumerate(point))
+            derivatives.append(torch.func.jvp(tables, point, tangent)[1])
+        d_inputs, d_scale, d_target = (torch.stack(column, dim=1) for column in zip(*derivatives, strict=True))
+        targets = torch.exp(log_target)
         row_weight = self._row_weight(targets)
-        return Profiles(features(*shapes), torch.cat(scale), row_weight / targets, row_weight)
+        # of the rows beyond the break, the only ones that count for the smallest break radius
+        radius = torch.cat([torch.exp(self.rows.log_density_radius), self.rows.mass_radius])
+        sensitivity = torch.where(radius >= 1.0, d_target.abs(), 0.0).amax(-1)
+        return Profiles(inputs, scale, row_weight / targets, row_weight, d_inputs, d_scale, d_target, sensitivity)
 
     def _row_weight(self, targets: Tensor) -> Tensor:
         radius = self.rows.mass_radius

@@ -24,10 +24,21 @@ def _nuker_emulator(folder: Path | None) -> Any:
     return load_emulator(folder)
 
 
-LOADERS: dict[str, Callable[[Path | None], Any]] = {"nuker-mge": _nuker_emulator, "nuker-mge-solve": _nuker_solve}
-"""Kind of model -> function of its artefact folder."""
+def _nuker_step(folder: Path | None) -> Any:
+    from supermage.models.nuker_mge import NukerStep
 
-WITHOUT_ARTEFACT = frozenset({"nuker-mge-solve"})
+    return NukerStep(_nuker_emulator(folder))
+
+
+LOADERS: dict[str, Callable[[Path | None], Any]] = {
+    "nuker-mge": _nuker_emulator,
+    "nuker-mge-step": _nuker_step,
+    "nuker-mge-solve": _nuker_solve,
+}
+"""Model -> function of its artefact folder."""
+
+FOLDERS: dict[str, str | None] = {"nuker-mge-step": "nuker-mge", "nuker-mge-solve": None}
+"""Models that use another's artefact, or none."""
 
 
 def artefact_folder(name: str) -> Path:
@@ -61,7 +72,8 @@ def load_model(name_or_path: str | Path) -> Any:
     """
     name = str(name_or_path)
     if isinstance(name_or_path, str) and name in LOADERS:
-        return LOADERS[name](None if name in WITHOUT_ARTEFACT else artefact_folder(name))
+        folder_name = FOLDERS.get(name, name)
+        return LOADERS[name](None if folder_name is None else artefact_folder(folder_name))
     folder = Path(name_or_path)
     if not folder.is_dir():
         raise ModelFileError(f"a model must be one of {', '.join(LOADERS)} or a folder, got {name!r}{nearest_name(name, LOADERS)}")
@@ -71,6 +83,31 @@ def load_model(name_or_path: str | Path) -> Any:
     if kind not in LOADERS:
         raise ModelFileError(f"{folder}: a model must be of a known kind ({', '.join(LOADERS)}), got {kind!r}")
     return LOADERS[kind](folder)
+
+
+def describe(name_or_path: str | Path) -> str:
+    """Name, version and weights of a model in one line, as posteriors record it: ``nuker-mge version 1, weights 0123456789ab``.
+
+    Raises
+    ------
+    ModelFileError
+        As :func:`load_model`.
+    """
+    name = str(name_or_path)
+    if isinstance(name_or_path, str) and name in LOADERS:
+        folder_name = FOLDERS.get(name, name)
+        if folder_name is None:
+            return f"{name}, no weights"
+        folder = artefact_folder(folder_name)
+    else:
+        folder = Path(name_or_path)
+        folder = folder / "artefact" if (folder / "artefact").is_dir() else folder
+        name = _kind(folder)
+    try:
+        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        return f"{name} version {description['version']}, weights {description['sha256'][:12]}"
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ModelFileError(f"a model's folder must hold a readable model.json, got {folder}") from None
 
 
 def _kind(folder: Path) -> str:

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from pydantic import Field, ValidationError
@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from supermage.errors import CheckpointError, RecipeError, nearest_name
+from supermage.models.adam import adam_init, adam_step
 from supermage.models.soap import soap_init, soap_step
 from supermage.progress import Progress, SilentProgress
 from supermage.recipe import Recipe, Section
@@ -27,10 +28,12 @@ CHECKPOINT_SECONDS = 30.0
 
 
 class Schedule(Section):
-    """Keys of ``[train.options]`` that every kind shares."""
+    """Keys of ``[train.options]`` that every kind shares; ``decay`` lets the learning rate fall as a cosine."""
 
+    optimiser: Literal["soap", "adam"] = "soap"
     steps: Annotated[int, Field(ge=1)] = 20_000
     learning_rate: Annotated[float, Field(gt=0)] = 5e-3
+    decay: bool = True
     warmup: Annotated[int, Field(ge=0)] = 200
     refresh: Annotated[int, Field(ge=1)] = 20
 
@@ -54,7 +57,10 @@ class Problem(Protocol):
         ...
 
 
-PROBLEMS: dict[str, str] = {"nuker-mge": "supermage.models.nuker_training:build"}
+PROBLEMS: dict[str, str] = {
+    "nuker-mge": "supermage.models.nuker_training:build",
+    "nuker-mge-paper": "supermage.models.paper_emulator:build",
+}
 """Kind of ``[train]`` -> ``module:function`` that builds its problem from the recipe."""
 
 
@@ -127,7 +133,7 @@ def run_steps(
 ) -> None:
     """Take the schedule's steps, from the stored state if there is one, with a checkpoint every half minute."""
     schedule, parameters = problem.schedule, problem.parameters
-    state, first = soap_init(parameters), 0
+    state, first = (soap_init if schedule.optimiser == "soap" else adam_init)(parameters), 0
     if stored is not None:
         first = stored[0]
         _restore(parameters, state, stored[1])
@@ -136,7 +142,11 @@ def run_steps(
     last = time.monotonic()
     for step in range(first, schedule.steps):
         gradients = torch.autograd.grad(problem.loss(step), parameters)
-        soap_step(parameters, gradients, state, step=step, learning_rate=_learning_rate(schedule, step), refresh=schedule.refresh)
+        rate = _learning_rate(schedule, step)
+        if schedule.optimiser == "soap":
+            soap_step(parameters, gradients, state, step=step, learning_rate=rate, refresh=schedule.refresh)
+        else:
+            adam_step(parameters, gradients, state, step=step, learning_rate=rate)
         note = ""
         if time.monotonic() - last > CHECKPOINT_SECONDS or step == schedule.steps - 1:
             write_checkpoint(checkpoint, fingerprint, step + 1, parameters, state)
@@ -147,9 +157,10 @@ def run_steps(
 
 
 def _learning_rate(schedule: Schedule, step: int) -> float:
-    """Linear warm-up, then a cosine down to a thousandth."""
+    """Linear warm-up, then a cosine down to a thousandth, or a constant."""
     cosine = 0.5 * (1.0 + math.cos(math.pi * step / schedule.steps))
-    return schedule.learning_rate * min(1.0, (step + 1) / max(schedule.warmup, 1)) * (0.999 * cosine + 0.001)
+    rise = min(1.0, (step + 1) / max(schedule.warmup, 1))
+    return schedule.learning_rate * rise * (0.999 * cosine + 0.001 if schedule.decay else 1.0)
 
 
 def write_checkpoint(path: Path, fingerprint: str, step: int, parameters: list[Tensor], state: dict[str, Tensor]) -> None:

@@ -104,6 +104,18 @@ def test_a_baseline_named_backwards_is_the_same_visibility(seed: int) -> None:
     np.testing.assert_array_equal(first.offset_mean, second.offset_mean)
 
 
+def test_counting_both_half_planes_would_double_the_weight() -> None:
+    """The mutation that halves every variance: each visibility entered with its conjugate at -u, -v too."""
+    chunk = make_chunk(np.random.default_rng(3), rows=40, extent=0.49 * GRID.n_pixel * GRID.cell_size)
+    once, twice = BlockGridder(GRID, 3), BlockGridder(GRID, 3)
+    for gridder in (once, twice):
+        gridder.add(chunk)
+    twice.add(dataclasses.replace(chunk, uvw=-chunk.uvw, data=np.conj(chunk.data)))
+    true = float(chunk.weight.sum(dtype=float))
+    assert once.finish().weight.sum() == pytest.approx(true)
+    assert twice.finish().weight.sum() == pytest.approx(2.0 * true)
+
+
 @pytest.mark.parametrize(("u", "v", "sign"), [(0.0, 3.0, 1), (0.0, -3.0, -1), (3.0, -3.0, 1), (-3.0, 3.0, -1), (0.0, 0.0, 1)])
 def test_folding_at_the_edge_of_the_half_plane(u: float, v: float, sign: int) -> None:
     cell = GRID.cell_size

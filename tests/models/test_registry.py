@@ -78,6 +78,15 @@ def one_line(caught: pytest.ExceptionInfo[ModelFileError]) -> str:
     return text
 
 
+def test_describe_names_the_weights(copied: Path) -> None:
+    weights = json.loads((copied / "model.json").read_text())["sha256"][:12]
+    assert registry.describe(copied) == registry.describe("nuker-mge") == f"nuker-mge version 1, weights {weights}"
+    assert registry.describe("nuker-mge-step") == f"nuker-mge-step version 1, weights {weights}"
+    assert registry.describe("nuker-mge-solve") == "nuker-mge-solve, no weights"
+    with pytest.raises(ModelFileError, match=r"a readable model\.json"):
+        registry.describe(copied / "nothing")
+
+
 def test_unknown_name_names_the_nearest() -> None:
     with pytest.raises(ModelFileError) as caught:
         supermage.load_model("nuker-mg")

@@ -60,11 +60,30 @@ def test_interrupted_training_ends_with_the_same_bits(tmp_path: Path, monkeypatc
 
 def test_frozen_network_is_the_trained_one() -> None:
     problem = nuker_training.build(recipe(Path()))
-    inside = problem._residual(problem.held_out) / problem.held_out.over_target
+    inside = problem._rows(problem.held_out, 0)[0] / problem.held_out.over_target
     emulator = problem.frozen()
     raw = emulator.raw(problem.held_out.inputs) * problem.held_out.scale
     outside = raw @ problem.rows.design.T - problem.held_out.row_weight / problem.held_out.over_target
     assert torch.allclose(inside, outside, rtol=1e-8, atol=1e-8 * outside.abs().max().item())
+
+
+def test_gradient_rows_are_the_derivatives_of_the_value_rows() -> None:
+    """The forward mode written by hand, against a difference quotient of the rows of neighbouring profiles."""
+    problem = nuker_training.build(recipe(Path()))
+    generator = torch.Generator().manual_seed(5)
+    problem.parameters = [item + 0.3 * torch.randn(item.shape, generator=generator, dtype=item.dtype) for item in problem.parameters]
+    point = [torch.tensor([item], dtype=torch.float64) for item in (1.7, 1.2, 0.4)]
+
+    def ratio(axis: int, step: float) -> torch.Tensor:
+        alpha, difference, gamma = (item + step * (k == axis) for k, item in enumerate(point))
+        profiles = problem._tabulated(alpha, gamma + difference, gamma)
+        return (problem._rows(profiles, axis)[0] + profiles.row_weight) / profiles.row_weight
+
+    profiles = problem._tabulated(point[0], point[1] + point[2], point[2])
+    for axis in range(3):
+        expected = (ratio(axis, 1e-5) - ratio(axis, -1e-5)) / 2e-5
+        got = problem._rows(profiles, axis)[1] * profiles.sensitivity[:, axis, None] / profiles.row_weight
+        assert torch.allclose(got, expected, rtol=1e-5, atol=1e-6 * expected.abs().max().item())
 
 
 def test_loss_falls() -> None:
