@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -14,7 +16,6 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
-from sphinx.util.typing import stringify_annotation
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -51,7 +52,8 @@ class RecipeKeys(Table):
         model: type[BaseModel] = getattr(recipe_sections, self.arguments[0])
         rows = [("key", "kind", "default", "what it is")]
         for name, field in model.model_fields.items():
-            rows.append((f"`{name}`", f"{kind(field.annotation)}", default(field), (field.description or "").replace("|", "\\|")))
+            cells = (f"`{name}`", kind(field.annotation, field.metadata), default(field), field.description or "")
+            rows.append(tuple(cell.replace("|", "\\|") for cell in cells))
         return rows
 
 
@@ -81,18 +83,50 @@ class CommandHelp(SphinxDirective):
         return [nodes.literal_block(text, text, language="text")]
 
 
-def kind(annotation: Any) -> str:
-    """A type in words."""
+WORDS = {float: "number", int: "whole number", str: "text", bool: "true or false"}
+TABLES = {float: "numbers by parameter", recipe_sections.Prior: "tables by parameter"}
+
+
+def kind(annotation: Any, constraints: Iterable[Any] = ()) -> str:
+    """A type in words, with the bounds that pydantic keeps beside it."""
+    words, bounds = _kind(annotation, constraints)
+    return f"{words}, {bounds}" if bounds else words
+
+
+def _kind(annotation: Any, constraints: Iterable[Any]) -> tuple[str, str]:
+    """The type and its bounds, each in words."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(parts[0], [*constraints, *parts[1:]])
+    if origin in {Union, UnionType}:
+        (some,) = (part for part in parts if part is not NoneType)
+        return _kind(some, constraints)
+    bounds = " and ".join(_bounds(constraints))
+    if origin is Literal:
+        return "one of " + ", ".join(repr(part) for part in parts), bounds
+    if origin is dict:
+        return TABLES.get(parts[1], "table"), bounds
+    if origin is tuple and parts[-1] is not Ellipsis:
+        return "two numbers", bounds
+    if origin is tuple:
+        words, each = _kind(parts[0], ())
+        some = {TABLE: "tables", "text": "text"}.get(words, f"{words}s")
+        return f"list of {some}" + (f", each {each}" if each else ""), bounds
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "table, see below"
-    text = stringify_annotation(annotation, "smart").replace("~", "")
-    for pattern, words in ((r" \| None", ""), (r"typing\.|supermage\.recipe_sections\.|Annotated", ""), (r"Literal\[(.*)\]", r"one of \1"),
-                           (r"tuple\[CalibrateStep, \.\.\.\]", "list of tables"), (r"tuple\[(\w+), \.\.\.\]", r"list of \1"),
-                           (r"tuple\[float, float\]", "two numbers"), (r"dict\[str, Prior\]", "tables by parameter"),
-                           (r"dict\[str, float\]", "numbers by parameter"), (r"dict\[str, Any\]", "table"), (r"\bfloat\b", "number"),
-                           (r"\bint\b", "whole number"), (r"\bstr\b", "text"), (r"\bbool\b", "true or false")):
-        text = re.sub(pattern, words, text)
-    return text.replace("|", "\\|")
+        return TABLE, bounds
+    return WORDS[annotation], bounds
+
+
+TABLE = "table, see below"
+LIMITS = {"ge": "at least {:,}", "gt": "above {:,}", "le": "at most {:,}", "lt": "below {:,}", "min_length": "with at least {} item"}
+
+
+def _bounds(constraints: Iterable[Any]) -> Iterator[str]:
+    """Each bound in words; a field keeps some in a list of its own."""
+    for constraint in constraints:
+        yield from _bounds(getattr(constraint, "metadata", ()))
+        known = {name: getattr(constraint, name, None) for name in LIMITS}
+        yield from (LIMITS[name].format(limit) for name, limit in known.items() if limit is not None)
 
 
 def default(field: Any) -> str:
@@ -113,7 +147,7 @@ def default(field: Any) -> str:
 
 PACKAGES = {"common": "The common ground", "data_reduction": "supermage.data_reduction", "forward": "supermage.forward",
             "models": "supermage.models", "inference": "supermage.inference", "plots": "supermage.plots", "report": "supermage.report"}
-COMMON = ("constants", "errors", "shapes", "recipe", "recipe_sections", "progress", "cli")
+COMMON = ("constants", "errors", "physical", "shapes", "recipe", "recipe_sections", "progress", "cli")
 
 
 def write_reference(app: Sphinx, _: object) -> None:

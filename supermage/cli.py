@@ -23,6 +23,8 @@ from supermage.errors import ConvergenceFailure, SupermageError
 
 INTERRUPTED, TERMINATED = 130, 143
 SUMMARY = "summary.txt"
+RESUMING = ("fit", "train")
+"""Commands that keep what they have done so far."""
 
 app = typer.Typer(name="supermage", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   suggest_commands=False,
@@ -95,11 +97,10 @@ def reduce(recipe: RecipeArgument) -> None:
     checked = load_recipe(recipe, needs=("galaxy", "reduce"))
     from supermage.data_reduction.reduce import reduce as run
     gridded = run(checked, progress=make_progress())
-    from supermage.data_reduction.account import account, caution
+    from supermage.data_reduction.account import account, cautions
     _say("\n".join(account(gridded)))
-    doubt = caution(gridded)
-    if doubt:
-        _fail(f"warning: {doubt}")
+    for caution in cautions(gridded):
+        _fail(f"warning: {caution}")
     section = checked.reduce
     if section is not None:
         _say(f"gridded visibilities: {checked.path(section.output)}")
@@ -142,6 +143,9 @@ def train(recipe: RecipeArgument) -> None:
     from supermage.progress import make_progress
     from supermage.recipe import load_recipe
     checked = load_recipe(recipe, needs=("train",))
+    if checked.train is not None:
+        for written in ("products/checkpoint.safetensors", f"{checked.train.output}/weights.safetensors"):
+            checked.output(written)
     from supermage.models.training import train as run
     _say(f"model: {run(checked, progress=make_progress())}")
 
@@ -222,11 +226,17 @@ def _run(arguments: list[str]) -> int:
         return _fail("out of memory: use fewer pixels, channels or chains")
     except Exception as error:  # noqa: BLE001 - the last resort: nobody should meet a traceback for a wrong input
         return _fail(f"internal error, {type(error).__name__}: {error} (SUPERMAGE_TRACEBACK=1 shows where)")
-    return _fail("interrupted; run the same command again to resume", code) if code == INTERRUPTED else code
+    return _fail(_interrupted(arguments), code) if code == INTERRUPTED else code
 
 
 def _call(arguments: list[str]) -> int:
     return int(typer.main.get_command(app).main(arguments, prog_name="supermage", standalone_mode=False) or 0)
+
+
+def _interrupted(arguments: list[str]) -> str:
+    """What to do after an interruption; the command is the first word that is no option."""
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    return f"interrupted; run the same command {'again to resume' if command in RESUMING else 'to start again'}"
 
 
 def _usage(error: TyperException, arguments: list[str]) -> str:

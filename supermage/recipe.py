@@ -6,6 +6,7 @@ error that names the nearest right one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tomllib
@@ -16,7 +17,6 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from supermage.errors import RecipeError, nearest_name
-from supermage.recipe_sections import FROM_FILE
 from supermage.recipe_sections import OPTIONAL_NAMES as OPTIONAL_NAMES
 from supermage.recipe_sections import PARAMETER_NAMES as PARAMETER_NAMES
 from supermage.recipe_sections import Antennas as Antennas
@@ -63,9 +63,27 @@ class Recipe(Section):
         above = next(folder for folder in path.parents if folder.exists())
         if not above.is_dir():
             raise RecipeError(f"an output must lie in a folder, got {path} below the file {above}")
-        if not os.access(above, os.W_OK | os.X_OK):
-            raise RecipeError(f"an output must lie in a folder that can be written, got {path}")
+        try:
+            _try_to_write(path)
+        except OSError as error:
+            raise RecipeError(f"an output must lie in a folder that can be written, got {path} ({error.strerror})") from None
         return path
+
+
+def _try_to_write(path: Path) -> None:
+    """Make a file's folder and write another file in it, as the work will in the end; remove again what was made."""
+    made = [folder for folder in path.parents if not folder.exists()]
+    trial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            trial.write_bytes(b"?")
+        finally:
+            trial.unlink(missing_ok=True)
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def load_recipe(path: str | Path, *, needs: tuple[str, ...] = ()) -> Recipe:
@@ -93,7 +111,7 @@ def load_recipe(path: str | Path, *, needs: tuple[str, ...] = ()) -> Recipe:
     if "folder" in table:
         raise RecipeError(f"{path}: unknown key 'folder'; paths are relative to the recipe's own folder")
     try:
-        recipe = Recipe.model_validate({**table, "folder": path.parent}, context={FROM_FILE: True})
+        recipe = Recipe.model_validate({**table, "folder": path.parent})
     except ValidationError as error:
         raise RecipeError(f"{path}: {_first_problem(error)}") from None
     for section in needs:
@@ -119,7 +137,8 @@ def _first_problem(error: ValidationError) -> str:
         return f"{where}: must have at least {problem['ctx']['min_length']} item, got {problem['input']!r}"
     message = problem["msg"].removeprefix("Value error, ")
     hint = nearest_name(problem["input"], _named(problem)) if isinstance(problem["input"], str) else ""
-    message = message[0].lower() + message[1:]
+    if problem["type"] != "value_error":
+        message = message[0].lower() + message[1:]
     got = problem.get("input")
     shown = "" if isinstance(got, dict | BaseModel) or ", got " in message else f", got {got!r}"
     return f"{where}: {message}{shown}{hint}"

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from supermage.errors import nearest_name
+from supermage.physical import broken_rule
 
 PARAMETER_NAMES = ("scale_length", "log10_mbh", "inclination", "qintr", "alpha", "gamma_minus_beta", "gamma", "break_r", "intensity_rb",
                    "PA", "line_broadening", "systemic_velocity", "x", "y", "Flux")
-
-FROM_FILE = "from a file"
-"""Set in the context of a validation whose keys somebody has written, so that none is left out in silence."""
-
-GONE_FROM_MODEL = ("subpixels", "centre_pixels", "centre_subpixels")
-"""Keys that recipes inside older posteriors carry; they never did anything for a fit."""
 
 OPTIONAL_NAMES: dict[str, tuple[str, str]] = {
     "halo_log10_m200": ("halo", "nfw"),
@@ -39,7 +33,9 @@ def _in_hertz(least: float) -> AfterValidator:
 Hertz = Annotated[float, _in_hertz(1e6)]
 ChannelWidth = Annotated[float, _in_hertz(100.0)]
 Positive = Annotated[float, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # products with it must still be seeds of torch, and fit into a netCDF integer
+
+MOST_PIXELS = 8192
 
 
 class Section(BaseModel):
@@ -113,6 +109,10 @@ class SimulateSection(Section):
         missing = [name for name in PARAMETER_NAMES if name not in truth]
         if missing:
             raise ValueError(f"truth must give every parameter, {', '.join(missing)} missing")
+        for name, value in truth.items():
+            broken = broken_rule(name, value)
+            if broken is not None:
+                raise ValueError(f"{name} {broken}")
         return truth
 
     @model_validator(mode="after")
@@ -150,7 +150,7 @@ class GridSection(Section):
     """The image grid: pixels along a side and their width (arcsec)."""
 
     n_pixel: int
-    """Pixels along a side, even."""
+    """Pixels along a side, even, at most 8192."""
     pixel_scale: Positive
     """Width of a pixel, arcsec."""
 
@@ -159,6 +159,8 @@ class GridSection(Section):
     def _even(cls, n_pixel: int) -> int:
         if n_pixel < 8 or n_pixel % 2:
             raise ValueError(f"must be even and at least 8, got {n_pixel}")
+        if n_pixel > MOST_PIXELS:
+            raise ValueError(f"must be at most {MOST_PIXELS}, got {n_pixel}")
         return n_pixel
 
 
@@ -185,9 +187,9 @@ class ReduceSection(Section):
     """Online channel averaging N; read from the set when absent."""
     hanning: bool | None = None
     """Whether the correlator Hanning-smoothed; read from the set when absent."""
-    dish_diameter: Positive | None = None
+    dish_diameter: Annotated[float, Field(ge=1, le=100)] | None = None
     """Dish diameter, m; read from the ANTENNA table when absent."""
-    primary_beam_factor: Positive = 1.13
+    primary_beam_factor: Annotated[float, Field(ge=0.5, le=2)] = 1.13
     """FWHM of the primary beam in wavelengths over dish diameter; 1.13 is ALMA's."""
     chunk_rows: Annotated[int, Field(gt=0)] = 2000
     """Rows read at a time."""
@@ -248,13 +250,6 @@ class ModelSection(Section):
             raise ValueError(f"self_gravity = 'exponential' needs gas = 'exponential', got '{self.gas}'")
         return self
 
-    @model_validator(mode="before")
-    @classmethod
-    def _leave_out_what_is_gone(cls, table: Any, info: ValidationInfo) -> Any:
-        if isinstance(table, Mapping) and not (info.context or {}).get(FROM_FILE):
-            return {key: value for key, value in table.items() if key not in GONE_FROM_MODEL}
-        return table
-
 
 class SamplerSection(Section):
     """Starts, warm-up and draws. ``kernel`` names a kernel of ``supermage.inference.kernels``."""
@@ -269,9 +264,9 @@ class SamplerSection(Section):
     """Random starts of the search for optima."""
     optima: Annotated[int, Field(ge=1)] = 4
     """Optima around which chains start."""
-    warmup: tuple[Annotated[int, Field(ge=1)], ...] = (200, 300, 300)
+    warmup: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (200, 300, 300)
     """Steps in each warm-up stage; the metric is renewed after each."""
-    draws: Annotated[int, Field(ge=1)] = 4000
+    draws: Annotated[int, Field(ge=4)] = 4000
     """Draws kept of each chain; raised, the same command continues a fit that ended."""
     segment: Annotated[int, Field(ge=1)] = 250
     """Draws between checkpoints."""

@@ -100,7 +100,7 @@ def files_of_at_most(size: int | None) -> Iterator[None]:
 
 @pytest.fixture
 def refused(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Run a command that must refuse its input; returns its one line. Progress that came before it is no error."""
+    """Run a command that must refuse its input; returns its one line. Progress and warnings that came before it are no errors."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words: object, full_at: int | None = None) -> str:
@@ -110,7 +110,7 @@ def refused(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyte
         with files_of_at_most(full_at), pytest.raises(SystemExit) as left:
             cli.main([str(word) for word in words])
         out, err = capfd.readouterr()
-        lines = [line for line in err.splitlines() if not re.match(r"[\w ,:.-]+: (started|done in|\d+(/\d+)?,)", line)]
+        lines = [line for line in err.splitlines() if not re.match(r"supermage: warning: |[\w ,:.-]+: (started|done in|\d+(/\d+)?,)", line)]
         assert left.value.code == 1, err
         assert len(lines) == 1, err
         assert lines[0].startswith("supermage: ")
@@ -173,6 +173,9 @@ def pointings(path: Path) -> None:
     column("FIELD_ID", lambda number: np.arange(number.size) % 2)(path)
 
 
+UNWRITABLE = "an output must lie in a folder that can be written, got /proc/none/v.nc (No such file or directory)"
+
+
 BLOCK = "2018-03-16T05:38 observation 0 window 0"
 
 
@@ -203,12 +206,13 @@ BLOCK = "2018-03-16T05:38 observation 0 window 0"
      f"the velocity range must lie inside the band, got 5000 to 5100 km/s (TOPO, radio) for {BLOCK}, whose channels cover 4.2 to 18.6..."),
     (None, {"velocity_range": [6.0, 500.0]}, "the velocity range must lie inside the band, got 6 to 500 km/s..."),
     (None, {"field": "GAMA56762"}, "the field must be one of GAMA567624, got 'GAMA56762'; did you mean 'GAMA567624'?"),
-    (None, {"dish_diameter": -12.0}, "<here>/recipe.toml: reduce.dish_diameter: input should be greater than 0, got -12.0"),
+    (None, {"dish_diameter": -12.0}, "<here>/recipe.toml: reduce.dish_diameter: input should be greater than or equal to 1, got -12.0"),
     (None, {"grid": {"n_pixel": 8, "pixel_scale": 100.0}},
      "a block must hold unflagged data inside the grid, got none ... 720 beyond the grid)"),
     (None, {"output": "."}, "an output must be a file, got the folder <here>"),
     (None, {"output": "recipe.toml/v.nc"}, "an output must lie in a folder, got <here>/recipe.toml/v.nc below the file <here>/recipe.toml"),
-    (None, {"output": "/proc/none/v.nc"}, "... folder that can be written..., got /proc/none/v.nc..."),
+    (None, {"output": "/proc/none/v.nc"}, UNWRITABLE),
+    (None, {}, "the visibilities must lie in at least 10 cells of the grid, got 1; a cell is ... m wide: enlarge reduce.grid.n_pixel..."),
 ])
 def test_reduce_refuses(refused: Callable[..., str], alma: Path, tmp_path: Path, edit: Edit | None, changes: Table, line: str) -> None:
     shutil.copytree(alma, tmp_path / "a.ms")
@@ -219,7 +223,9 @@ def test_reduce_refuses(refused: Callable[..., str], alma: Path, tmp_path: Path,
     same(refused("reduce", reduce_recipe(tmp_path, **changes)), line)
 
 
-def test_reduce_on_a_full_disk_keeps_the_earlier_file(refused: Callable[..., str], alma: Path, tmp_path: Path) -> None:
+def test_reduce_on_a_full_disk_keeps_the_earlier_file(refused: Callable[..., str], alma: Path, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supermage.data_reduction.reduce.LEAST_CELLS", 1)
     shutil.copytree(alma, tmp_path / "a.ms")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "visibilities.nc").write_text("an earlier file")
@@ -272,12 +278,16 @@ def prior(name: str, lower: float, upper: float) -> Table:
      "the priors must stay inside the emulator's range: beta - gamma must lie in [0.3, 3], ..., got 3.01"),
     (prior("gamma", 0.001, 1.21), "the priors must stay inside the emulator's range: gamma must lie in [0.001, 1.2], ..., got 1.21"),
     (prior("break_r", 0.41, 60.0), "the priors ... emulator's range: break_radius must lie in [2, 2000] pc, ..., got 3316.125579"),
-    (prior("inclination", 10.0, 120.0), "fit.priors.inclination must lie in [0, 90], got 120"),
+    (prior("inclination", 10.0, 120.0), "fit.priors.inclination must lie in [0, 90] deg, got 120"),
     (prior("qintr", 0.5, 2.0), "fit.priors.qintr must lie in [0.05, 1], the range of the tabulated circular velocity, got 2"),
-    ({"priors": {"scale_length": {"fixed": 0.0}}}, "a scale length of 0 is no disc, got 0"),
-    ({"sampler": {"start": {"scale_length": 0.0}}}, "a scale length of 0 is no disc, got 0"),
-    (prior("log10_mbh", 1e7, 1e9), "fit.priors.log10_mbh must lie in [0, 12], got 1e+07: is this log10?"),
-    (prior("scale_length", -2.0, 1.0), "fit.priors.scale_length must be at least 0, got -2"),
+    ({"priors": {"scale_length": {"fixed": 0.0}}}, "fit.priors.scale_length must be above 0 (a scale length of 0 is no disc), got 0"),
+    ({"sampler": {"start": {"scale_length": 0.0}}}, "scale_length of a start must be above 0 (a scale length of 0 is no disc), got 0"),
+    (prior("log10_mbh", 1e7, 1e9), "fit.priors.log10_mbh must lie in [0, 12] dex(Msun), got 1e+07: is this log10?"),
+    (prior("scale_length", -2.0, 1.0), "fit.priors.scale_length must be at least 0 arcsec, got -2"),
+    (prior("x", 3.0, 4.0), "the centre must lie inside the image, -1.92 to 1.92 arcsec, got x of 3 to 4 arcsec"),
+    (prior("y", -9.0, -2.0), "the centre must lie inside the image, -1.92 to 1.92 arcsec, got y of -9 to -2 arcsec"),
+    ({"priors": {"x": {"fixed": 500.0}}}, "the centre must lie inside the image, -1.92 to 1.92 arcsec, got x of 500 to 500 arcsec"),
+    ({"output": "/proc/none/v.nc"}, UNWRITABLE),
     (prior("systemic_velocity", 50000.0, 60000.0),
      "the line must lie inside the band, ... km/s, got systemic velocities of 50000 to 60000 km/s"),
     ({"rest_frequency": 345.796e9}, "galaxy.rest_frequency must be that of the reduced data, 2.30538e+11 Hz, got 3.45796e+11 Hz"),
@@ -499,9 +509,9 @@ def test_a_fit_that_does_not_converge_exits_2_and_its_report_says_so_first(
     with pytest.raises(SystemExit) as left:
         cli.main(["fit", str(fit_recipe(tmp_path))])
     assert left.value.code == 2
-    line = capsys.readouterr().err
-    assert line.count("\n") == 1
-    same(line.strip(), "supermage: the fit did not converge: worst R-hat ..., smallest effective sample size ...; ...")
+    *cautions, line = capsys.readouterr().err.splitlines()
+    assert all(caution.startswith("supermage: warning: ") for caution in cautions)
+    same(line, "supermage: the fit did not converge: worst R-hat ..., smallest effective sample size ...; ...")
 
     def only_the_lines(case: Any, work: Path, _: Any) -> None:
         (work / build.MARKER).write_text("\n".join(mass.summary_lines(case.record, case.verdict)), encoding="utf-8")
@@ -521,7 +531,14 @@ def test_a_fit_that_does_not_converge_exits_2_and_its_report_says_so_first(
     ({"right_ascension": "abc"}, "simulate.right_ascension and declination must read like ..., got 'abc' and '-05d48m03s'"),
     ({"declination": "+88d00m00s"}, "the field must stand at least 15 deg high, got ... deg on 2018-11-20"),
     ({"truth": {"systemic_velocity": 1e6}}, "simulate.truth.systemic_velocity must be below the speed of light, 299792 km/s, got 1e+06"),
-    ({"truth": {"qintr": 2.0}}, "the intrinsic axis ratio must lie in (0, 1], got 2.0"),
+    ({"truth": {"qintr": 2.0}}, "<here>/recipe.toml: simulate.truth: qintr must lie in [0.05, 1], ..., got 2"),
+    ({"truth": {"log10_mbh": 1.3e8}}, "...simulate.truth: log10_mbh must lie in [0, 12] dex(Msun), got 1.3e+08: is this log10?"),
+    ({"truth": {"Flux": -2.0}}, "...simulate.truth: Flux must be at least 0 Jy km / s, got -2"),
+    ({"truth": {"break_r": -1.5}}, "...simulate.truth: break_r must be above 0 arcsec, got -1.5"),
+    ({"truth": {"x": 500.0}}, "simulate.truth.x must lie in the primary beam, at most its full width of 25... arcsec from ..., got 500"),
+    ({"truth": {"scale_length": 500.0}},
+     "simulate.truth.scale_length must be at most the primary beam's full width, 25... arcsec, got 500"),
+    ({"output": "/proc/none/v.nc"}, "an output must lie in a folder that can be written, got /proc/none/v.nc.truth.json (...)"),
     ({"channel_width": 1e12}, "simulate.channel_width must leave every channel above 0 Hz, got 1e+12 Hz for 8 channels around ... Hz"),
     ({"output": "recipe.toml"}, "a measurement set must not replace a file, got <here>/recipe.toml"),
     ({"output": "."}, "a measurement set may replace only another one, got the folder <here>"),
@@ -538,8 +555,10 @@ def test_simulate_on_a_full_disk_keeps_the_earlier_set(refused: Callable[..., st
 
 
 @pytest.mark.parametrize(("command", "section", "line"), [
-    ("train", {"kind": "nuker-mgee"}, "train.kind must be one of nuker-mge, got 'nuker-mgee'; did you mean 'nuker-mge'?"),
+    ("train", {"kind": "nuker-mgee"}, "train.kind must be one of nuker-mge, ..., got 'nuker-mgee'; did you mean 'nuker-mge'?"),
     ("train", {"kind": "nuker-mge", "options": {"stepz": 3}}, "train.options: unknown key 'stepz'; did you mean 'steps'?"),
+    ("train", {"kind": "nuker-mge", "output": "/proc/none"},
+     "an output must lie in a folder that can be written, got /proc/none/weights.safetensors (No such file or directory)"),
     ("train", {"kind": "nuker-mge", "options": {"hidden": -1}}, "train.options.hidden: input should be greater than or equal to 1, got -1"),
     ("calibrate", {"input": "none.fits", "output": "o.ms", "steps": [{"task": "split"}]},
      "calibrate.input must exist, got <here>/none.fits"),
@@ -557,7 +576,7 @@ def test_control_c_leaves_nothing_half_written(gridded_file: Path, tmp_path: Pat
     program = f"from supermage.cli import main; main(['fit', {str(path)!r}])"
     with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
-        first = process.stderr.readline()
+        first = next(line for line in process.stderr if not line.startswith("supermage: warning: "))
         time.sleep(0.5)
         os.killpg(process.pid, signal.SIGINT)
         last = process.stderr.read().splitlines()

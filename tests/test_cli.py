@@ -124,6 +124,14 @@ def test_errors_of_the_work_are_one_line(capsys: pytest.CaptureFixture[str], fit
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(("command", "line"), [
+    ("reduce", "interrupted; run the same command to start again"), ("simulate", "interrupted; run the same command to start again"),
+    ("report", "interrupted; run the same command to start again"), ("train", "interrupted; run the same command again to resume")])
+def test_only_what_resumes_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str, line: str) -> None:
+    monkeypatch.setattr(cli, "_call", raises(KeyboardInterrupt()))
+    assert run(capsys, command, "x.toml") == (130, "", f"supermage: {line}\n")
+
+
 def test_traceback_on_demand(fit_does: Callable[[Callable[..., Any]], None], recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUPERMAGE_TRACEBACK", "1")
     fit_does(raises(TypeError("a bug")))

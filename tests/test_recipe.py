@@ -9,17 +9,22 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from supermage.errors import RecipeError
-from supermage.recipe import PARAMETER_NAMES, ModelSection, Recipe, load_recipe
+from supermage.recipe import PARAMETER_NAMES, Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path for top in ("data_reduction", "inference", "models") for path in (ROOT / top).glob("*/recipe.toml"))
 
+def true(**changes: float) -> str:
+    """A mock's truth, some of it changed."""
+    values = dict.fromkeys(PARAMETER_NAMES, 1.0) | {"gamma_minus_beta": -1.0} | changes
+    return "{" + ", ".join(f"{name} = {value}" for name, value in values.items()) + "}"
+
+
 WHOLE: dict[str, Any] = {
     "galaxy": {"name": "'a galaxy'", "distance": "11.4"},
-    "simulate": {"output": "'mock.ms'", "truth": "{" + ", ".join(f"{name} = 1.0" for name in PARAMETER_NAMES) + "}"},
+    "simulate": {"output": "'mock.ms'", "truth": true()},
     "calibrate": {"input": "'raw.fits'", "output": "'line.ms'", "steps": "[{task = 'split', arguments = {field = '0'}}]"},
     "reduce": {"measurement_set": "'line.ms'", "output": "'visibilities.nc'", "velocity_range": "[1000, 1500]",
                "grid": "{n_pixel = 64, pixel_scale = 0.12}"},
@@ -82,6 +87,11 @@ WRONG = [
     ("simulate", "truth", "{alfa = 1}", "simulate.truth: unknown parameter 'alfa'; did you mean 'alpha'?"),
     ("simulate", "truth", "{" + ", ".join(f"{name} = 1" for name in PARAMETER_NAMES[1:]) + "}",
      "simulate.truth: truth must give every parameter, scale_length missing"),
+    ("simulate", "truth", true(Flux=-2.0), "simulate.truth: Flux must be at least 0 Jy km / s, got -2"),
+    ("simulate", "truth", true(break_r=-1.5), "simulate.truth: break_r must be above 0 arcsec, got -1.5"),
+    ("simulate", "truth", true(log10_mbh=1.3e8), "simulate.truth: log10_mbh must lie in [0, 12] dex(Msun), got 1.3e+08: is this log10?"),
+    ("simulate", "seed", "99999999999999999999",
+     "simulate.seed: input should be less than or equal to 4294967295, got 99999999999999999999"),
     ("simulate", "flagged_edge", "32", "simulate: flagged_edge must leave channels between the edges, got 32 of 64 on each side"),
     ("simulate", "averaging", "3", "simulate.averaging: input should be 1, 2 or 4, got 3"),
     ("simulate", "antennas", "{failing = 3, fails_after = 2}",
@@ -92,7 +102,12 @@ WRONG = [
     ("calibrate", "steps", "[]", "calibrate.steps: must have at least 1 item, got []"),
     ("reduce", "grid", "{n_pixel = 63, pixel_scale = 0.1}", "reduce.grid.n_pixel: must be even and at least 8, got 63"),
     ("reduce", "grid", "{n_pixel = 64, pixel_scal = 0.1}", "unknown key 'reduce.grid.pixel_scal'; did you mean 'pixel_scale'?"),
+    ("reduce", "grid", "{n_pixel = 8194, pixel_scale = 0.1}", "reduce.grid.n_pixel: must be at most 8192, got 8194"),
     ("reduce", "grid", "64", "reduce.grid: must be a table, got 64"),
+    ("reduce", "primary_beam_factor", "113", "reduce.primary_beam_factor: input should be less than or equal to 2, got 113"),
+    ("reduce", "primary_beam_factor", "0.1", "reduce.primary_beam_factor: input should be greater than or equal to 0.5, got 0.1"),
+    ("reduce", "dish_diameter", "12000", "reduce.dish_diameter: input should be less than or equal to 100, got 12000"),
+    ("reduce", "dish_diameter", "0.5", "reduce.dish_diameter: input should be greater than or equal to 1, got 0.5"),
     ("reduce", "velocity_range", "[1500, 1000]",
      "reduce.velocity_range: the first velocity must be below the second, got 1500.0 >= 1000.0"),
     ("reduce", "velocity_range", "[1500]", "missing key 'reduce.velocity_range[1]'"),
@@ -114,6 +129,10 @@ WRONG = [
     ("fit", "sampler", "{start = {alpha = 2.5}}", "fit: a start must lie inside the priors, alpha in [1.0, 2.0], got 2.5"),
     ("fit", "sampler", "{start = {alfa = 2.5}}", "fit: sampler.start must name parameters of the model, got 'alfa'; did you mean 'alpha'?"),
     ("fit", "sampler", "{chains = 1}", "fit.sampler.chains: input should be greater than or equal to 2, got 1"),
+    ("fit", "sampler", "{draws = 1}", "fit.sampler.draws: input should be greater than or equal to 4, got 1"),
+    ("fit", "sampler", "{warmup = []}", "fit.sampler.warmup: must have at least 1 item, got []"),
+    ("fit", "sampler", "{seed = 99999999999999999999}",
+     "fit.sampler.seed: input should be less than or equal to 4294967295, got 99999999999999999999"),
     ("fit", "sampler", "{drawz = 1}", "unknown key 'fit.sampler.drawz'; did you mean 'draws'?"),
     ("fit", "model", "{halo = 'nwf'}", "fit.model.halo: input should be 'none' or 'nfw', got 'nwf'; did you mean 'nfw'?"),
     ("fit", "model", "{subpixels = 2}",
@@ -132,13 +151,16 @@ def test_halo_priors_are_accepted_with_a_halo(tmp_path: Path) -> None:
     assert load_recipe(path).fit is not None
 
 
-def test_recipes_inside_older_posteriors_are_still_read() -> None:
-    fit = {"visibilities": "v.nc", "output": "p.nc", "model": {"halo": "nfw", "subpixels": 2, "centre_pixels": 6, "centre_subpixels": 12}}
-    read = Recipe.model_validate({"fit": fit}).fit
-    assert read is not None
-    assert read.model == ModelSection(halo="nfw")
-    with pytest.raises(ValidationError, match="subpixel"):
-        Recipe.model_validate({"fit": {**fit, "model": {"subpixel": 2}}})
+def test_an_output_is_tried_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    recipe = Recipe(folder=tmp_path)
+    assert recipe.output("a/b/p.nc") == tmp_path.resolve() / "a" / "b" / "p.nc"
+    (tmp_path / "kept").mkdir()
+    recipe.output("kept/p.nc")
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
+    for path, why in (("/proc/x/p.nc", "No such file or directory"), (f"{'x' * 250}.nc", "File name too long")):
+        with pytest.raises(RecipeError, match=rf"^an output must lie in a folder that can be written, got .*{path} \({why}\)$"):
+            recipe.output(path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
 
 
 def test_unknown_section_names_the_nearest(tmp_path: Path) -> None:

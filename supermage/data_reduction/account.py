@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
+import ducc0
+import numpy as np
+
+from supermage.constants import ARCSEC
 from supermage.data_reduction.gridded import GriddedVisibilities
+from supermage.data_reduction.images import fit_gaussian_beam
+from supermage.data_reduction.spectral import resolution_in_channels
 
 GIVEN = "given in the recipe"
 """Said of a channel response that the recipe has decided."""
 
 EXACTLY = 1e-6
+
+RESOLUTION_TOLERANCE = 0.03
+"""Relative: observatories round, but 2, 1.16 and 0.99 channels are further apart."""
+
+PIXELS_A_BEAM = 3.0
+
+SIDE, FINE = 128, 6.0
+"""Pixels along a side of the image in which the beam is measured, and pixels in its narrowest possible width."""
 
 
 def account(gridded: GriddedVisibilities) -> list[str]:
@@ -33,14 +49,49 @@ def account(gridded: GriddedVisibilities) -> list[str]:
             f"noise: variance {spread} times 1/weight, by {estimators}; {shares}"]
 
 
-def caution(gridded: GriddedVisibilities) -> str | None:
-    """A line on a channel response that may have been lost on the way, or None.
+def cautions(gridded: GriddedVisibilities) -> tuple[str, ...]:
+    """What a reduction did and is yet doubtful, a line each: the channel response, and pixels that are too wide for the beam.
 
     UVFITS does not carry RESOLUTION, and a set made from it has the channel width there, whatever the correlator did; one that mstransform
     has regridded may.
+
+    Parameters
+    ----------
+    gridded
+        Fresh from `reduce`.
     """
     facts = gridded.provenance
-    if facts["channel_response"] == GIVEN or abs(facts["resolution_over_width"] - 1.0) > EXACTLY:
-        return None
-    return ("RESOLUTION equals the channel width exactly, and no smoothing was assumed: if the set has been through UVFITS or mstransform, "
-            "give reduce.hanning and reduce.averaging in the recipe")
+    ratio, told = float(facts["resolution_over_width"]), facts["channel_response"] == GIVEN
+    lines = []
+    if not told and abs(ratio - 1.0) <= EXACTLY:
+        lines.append("RESOLUTION equals the channel width exactly, and no smoothing was assumed: if the set has been through UVFITS or "
+                     "mstransform, give reduce.hanning and reduce.averaging in the recipe")
+    if told and ratio > 0 and abs(ratio - 1.0) > EXACTLY:
+        wanted = resolution_in_channels(gridded.response)
+        if abs(ratio / wanted - 1.0) > RESOLUTION_TOLERANCE:
+            lines.append(f"the recipe's {'Hanning' if gridded.hanning else 'no smoothing'}, averaging {gridded.averaging}, would resolve "
+                         f"{wanted:.2f} channel widths, but RESOLUTION is {ratio:.2f}: the recipe's word was taken")
+    beam = beam_width(gridded)
+    if gridded.grid.pixel_scale > beam / PIXELS_A_BEAM * (1.0 + EXACTLY):
+        lines.append(f"a pixel should be at most a third of the beam, {beam:.3g} / {PIXELS_A_BEAM:g} = {beam / PIXELS_A_BEAM:.3g} arcsec, "
+                     f"but reduce.grid.pixel_scale is {gridded.grid.pixel_scale:g}")
+    return tuple(lines)
+
+
+def beam_width(gridded: GriddedVisibilities) -> float:
+    """Full width at half maximum of the naturally weighted beam along its minor axis, arcsec, in the middle channel.
+
+    The beam is computed on pixels of its own, finer than itself, so that the image's pixels do not matter.
+    """
+    middle = gridded.n_channel // 2
+    weight = gridded.weight[:, middle].ravel()
+    place = np.stack([axis[:, middle].ravel() for axis in reversed(gridded.uv_wavelengths())], axis=1)
+    spread = float(np.linalg.eigvalsh((place * weight[:, None]).T @ place / weight.sum())[-1]) ** 0.5
+    if spread == 0:
+        return math.inf
+    # the Gaussian with the beam's curvature at its peak, which is never wider than the lobe
+    narrow = math.sqrt(2.0 * math.log(2.0)) / (math.pi * spread)
+    step = narrow / FINE
+    image = ducc0.nufft.nu2u(points=weight.astype(np.complex128), coord=np.ascontiguousarray(place * step), forward=False, epsilon=1e-6,
+                             periodicity=1.0, out=np.empty((SIDE, SIDE), dtype=np.complex128), fft_order=False).real
+    return fit_gaussian_beam(image / weight.sum(), step / ARCSEC).minor

@@ -220,7 +220,7 @@ def _header(gridded: GriddedVisibilities, unit: str, beam: Beam | None) -> Any:
     n, step = gridded.grid.n_pixel, gridded.grid.pixel_scale / 3600.0
     header = fits.Header()
     header.update({
-        "BUNIT": unit, "BTYPE": "Intensity", "EQUINOX": 2000.0, "RADESYS": "ICRS",
+        "BUNIT": unit, "BTYPE": "Intensity", "RADESYS": "ICRS",
         "CTYPE1": "RA---SIN", "CUNIT1": "deg", "CRPIX1": float(n // 2), "CRVAL1": gridded.phase_centre[0], "CDELT1": -step,
         "CTYPE2": "DEC--SIN", "CUNIT2": "deg", "CRPIX2": float(n // 2 + 1), "CRVAL2": gridded.phase_centre[1], "CDELT2": step})
     if beam is not None:

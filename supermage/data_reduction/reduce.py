@@ -20,6 +20,9 @@ from supermage.errors import DataError, RecipeError
 from supermage.progress import Progress, SilentProgress
 from supermage.recipe import GalaxySection, Recipe, ReduceSection
 
+LEAST_SHARE, LEAST_CELLS = 0.01, 10
+"""Share of the unflagged visibilities, and number of cells, below which nothing that a fit could use has reached the grid."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Selection:
@@ -52,7 +55,7 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
         If a section is missing, or the output cannot be written.
     DataError
         If the set cannot be used: see `MeasurementSet`; if the line lies outside the band, the windows have different responses, or no
-        unflagged data are left.
+        unflagged data, or nearly none, are left inside the grid.
     """
     if recipe.galaxy is None or recipe.reduce is None:
         raise RecipeError("reducing needs the sections [galaxy] and [reduce], got a recipe without one of them")
@@ -69,6 +72,7 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
             one, counted = _grid_block(source, chosen, grid, section.chunk_rows, progress)
             sums.append(one)
             account.append(counted)
+    _check_use(sums, grid)
     noises = [measure_noise(one, response, name=chosen.block.name) for one, chosen in zip(sums, selections)]
     provenance = {
         "measurement_set": path.name, "field": source.field_name, "telescope": source.telescope, "data_column": source.data_column,
@@ -147,6 +151,19 @@ def _grid_block(source: MeasurementSet, chosen: _Selection, grid: UVGrid, rows: 
     return sums, {"name": block.name, "hands": list(block.hands), "rows": block.rows, "autocorrelations": block.autocorrelations,
                   "visibilities": total, "flagged": flagged, "unweighted": unweighted, "beyond_grid": sums.beyond,
                   "gridded": int(sums.count.sum()), "start_mjd": block.start / 86400.0, "stop_mjd": block.stop / 86400.0}
+
+
+def _check_use(sums: list[BlockSums], grid: UVGrid) -> None:
+    """Refuse a grid that nearly all visibilities miss: they lie beyond it, or it knows too few cells apart."""
+    used, beyond = sum(int(one.count.sum()) for one in sums), sum(one.beyond for one in sums)
+    if used < LEAST_SHARE * (used + beyond):
+        longest = grid.cell_size * grid.n_pixel / 2
+        raise DataError(f"the grid must hold at least {100.0 * LEAST_SHARE:g} % of the unflagged visibilities, got {used} of "
+                        f"{used + beyond}; baselines beyond {longest:.3g} m are outside: reduce.grid.pixel_scale is too large")
+    cells = len(set().union(*(zip(one.cell_u.tolist(), one.cell_v.tolist()) for one in sums)))
+    if cells < LEAST_CELLS:
+        raise DataError(f"the visibilities must lie in at least {LEAST_CELLS} cells of the grid, got {cells}; a cell is "
+                        f"{grid.cell_size:.3g} m wide: enlarge reduce.grid.n_pixel times pixel_scale, or take a set with more baselines")
 
 
 def _noise_words(noise: BlockNoise) -> dict[str, Any]:

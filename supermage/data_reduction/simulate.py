@@ -17,7 +17,7 @@ from supermage.data_reduction.casa import casadata_folder, import_casatools
 from supermage.data_reduction.folders import check_replaceable, replace_folder
 from supermage.data_reduction.mock_array import Antennas, Block, plan_blocks, read_array, write_empty_set
 from supermage.data_reduction.mock_noise import baseline_sigma, correlated_noise, system_temperature
-from supermage.data_reduction.sky import Nodes, channel_flux, disc_nodes, primary_beam, transform
+from supermage.data_reduction.sky import Nodes, channel_flux, disc_nodes, primary_beam, primary_beam_width, transform
 from supermage.errors import DataError, RecipeError
 from supermage.progress import Progress, SilentProgress
 from supermage.recipe import GalaxySection, Recipe, SimulateSection
@@ -75,9 +75,12 @@ def simulate(recipe: Recipe, *, progress: Progress | None = None) -> Path:
     progress = SilentProgress() if progress is None else progress
     antennas = read_array(section.array, casadata_folder())
     _check(section, antennas)
-    plan = _Plan(section, galaxy, antennas, plan_blocks(section, galaxy), disc_nodes(section.truth, galaxy.distance))
     output = recipe.path(section.output)
     check_replaceable(output)
+    truth_file = recipe.output(str(output.with_name(f"{output.name}.truth.json")))
+    blocks = plan_blocks(section, galaxy)
+    _check_place(section, antennas, blocks)
+    plan = _Plan(section, galaxy, antennas, blocks, disc_nodes(section.truth, galaxy.distance))
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
@@ -87,7 +90,7 @@ def simulate(recipe: Recipe, *, progress: Progress | None = None) -> Path:
             truth = Path(folder) / "truth.json"
             truth.write_text(json.dumps(_truth(plan), indent=2) + "\n", encoding="utf-8")
             replace_folder(draft, output)
-            os.replace(truth, output.with_name(f"{output.name}.truth.json"))
+            os.replace(truth, truth_file)
     except (OSError, RuntimeError) as error:
         raise DataError(f"the mock measurement set {output} could not be written: {str(error).splitlines()[0]}") from None
     return output
@@ -99,6 +102,18 @@ def _check(section: SimulateSection, antennas: Antennas) -> None:
         raise RecipeError(f"simulate.antennas.failing must be an antenna of the array, 0 to {len(antennas.names) - 1}, got {failing}")
     if np.ptp(antennas.diameter) > 0:
         raise RecipeError(f"simulate.array must have dishes of one size, got {antennas.diameter.min()} to {antennas.diameter.max()} m")
+
+
+def _check_place(section: SimulateSection, antennas: Antennas, blocks: list[Block]) -> None:
+    """Refuse a galaxy that the dishes do not see: they would observe noise."""
+    width = min(primary_beam_width(float(block.frequency.mean()), float(antennas.diameter[0])) for block in blocks)
+    for name in ("x", "y"):
+        if not abs(section.truth[name]) <= width:
+            raise RecipeError(f"simulate.truth.{name} must lie in the primary beam, at most its full width of {width:.1f} arcsec from the "
+                              f"phase centre, got {section.truth[name]:g}")
+    if not section.truth["scale_length"] <= width:
+        raise RecipeError(f"simulate.truth.scale_length must be at most the primary beam's full width, {width:.1f} arcsec, "
+                          f"got {section.truth['scale_length']:g}")
 
 
 def _fill(path: Path, plan: _Plan, progress: Progress) -> None:

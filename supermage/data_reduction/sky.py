@@ -243,6 +243,11 @@ def _type_3(source: Array, place: Array, uvw: Array) -> NDArray[np.complex128]:
 
 def primary_beam(east: Array, north: Array, frequency: float, dish_diameter: float, *, factor: float = ALMA_BEAM_FACTOR) -> Array:
     """Gaussian power pattern, FWHM ``factor * lambda / D``, at offsets in arcsec for a frequency in Hz and a dish in m."""
-    full_width = factor * SPEED_OF_LIGHT_M_S / frequency / dish_diameter / ARCSEC
+    full_width = primary_beam_width(frequency, dish_diameter, factor=factor)
     beam: Array = np.exp(-4.0 * math.log(2.0) * (east**2 + north**2) / full_width**2)
     return beam
+
+
+def primary_beam_width(frequency: float, dish_diameter: float, *, factor: float = ALMA_BEAM_FACTOR) -> float:
+    """Full width at half maximum of the primary beam, arcsec: ``factor * lambda / D`` for a frequency in Hz and a dish in m."""
+    return factor * SPEED_OF_LIGHT_M_S / frequency / dish_diameter / ARCSEC

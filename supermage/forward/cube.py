@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MOST_SUBPIXELS = 48
-VELOCITY_STEP = 0.5
+VELOCITY_STEP = 0.35
 """Largest difference of velocity between neighbouring points of a pixel, in line widths."""
 BRIGHTNESS_STEP = 0.1
 """Largest difference of ln(brightness) between them."""

@@ -89,10 +89,19 @@ def require(condition: Tensor, rule: str, got: Tensor) -> None:
 
 
 def as_float_tensor(value: Tensor | float) -> Tensor:
-    """A floating-point tensor as it is; anything else as float64."""
+    """A floating-point tensor as it is; anything else as float64.
+
+    Raises
+    ------
+    DomainError
+        If it is no number.
+    """
     if isinstance(value, Tensor) and value.is_floating_point():
         return value
-    return torch.as_tensor(value, dtype=torch.float64)
+    try:
+        return torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise DomainError(f"a quantity must be a number or a tensor of numbers, got {value!r:.80}") from None
 
 
 @dataclass(frozen=True, init=False)

@@ -58,7 +58,9 @@ SCAN_BATCH = 10
 FIRST_STEP = 0.3
 """Step size that the first warm-up stage begins with, in the metric's widths."""
 
-PACKAGES = ("supermage", "torch", "pyro-ppl", "numpy", "scipy", "arviz", "xarray", "h5netcdf")
+PACKAGES = ("supermage", "torch", "pyro-ppl", "numpy", "scipy", "numba", "ducc0", "astropy", "arviz", "xarray", "h5netcdf", "matplotlib",
+            "casatools")
+"""What a posterior's record of versions names."""
 
 
 @dataclass(frozen=True)
@@ -109,33 +111,21 @@ def fit(
     section = _section(recipe)
     progress = SilentProgress() if progress is None else progress
     began = time.monotonic()
-    if section.sampler.kernel not in KERNELS:
-        raise RecipeError(f"fit.sampler.kernel must be one of {', '.join(KERNELS)}, got '{section.sampler.kernel}'"
-                          f"{nearest_name(section.sampler.kernel, KERNELS)}")
-    priors = build_priors(section)
-    if section.sampler.start is not None:
-        priors.check_inside(section.sampler.start)
+    priors = _checked_priors(section)
+    output = recipe.output(section.output)
     truth = _read_truth(recipe)
     gridded = open_visibilities(recipe.path(section.visibilities))
-    output = recipe.output(section.output)
-    mark = _fingerprint(recipe, gridded)
-    store = CheckpointStore(output.parent / f"{output.stem}.checkpoint", mark)
+    store = CheckpointStore(output.parent / f"{output.stem}.checkpoint", _fingerprint(recipe, gridded))
     found = store.load() if resume else None
     with _workers(factory or ModelFactory(recipe), section.sampler.processes) as workers:
-        spent = 0.0
-        if found is None:
-            run = begin(workers, priors, section, gridded, progress=progress)
-        else:
-            run, spent = Run.restore(*found), float(found[1]["seconds"])
-
-        def seconds() -> float:
-            return spent + time.monotonic() - began
+        run = Run.restore(*found) if found is not None else begin(workers, priors, section, gridded, progress=progress)
+        began -= float(found[1]["seconds"]) if found is not None else 0.0
 
         def save(state: Run) -> None:
-            store.save(state.arrays(), {**state.notes(), "seconds": seconds()})
+            store.save(state.arrays(), {**state.notes(), "seconds": time.monotonic() - began})
 
         def result() -> Posterior:
-            return _posterior(run, recipe, priors, gridded, truth, seconds())
+            return _posterior(run, recipe, priors, gridded, truth, time.monotonic() - began)
 
         if not resume:
             store.clear()
@@ -150,6 +140,18 @@ def fit(
         posterior = result()
     posterior.save(output)
     return posterior
+
+
+def _checked_priors(section: FitSection) -> Priors:
+    """The priors, once kernel and start are known to be ones that a fit can use."""
+    sampler = section.sampler
+    if sampler.kernel not in KERNELS:
+        near = nearest_name(sampler.kernel, KERNELS)
+        raise RecipeError(f"fit.sampler.kernel must be one of {', '.join(KERNELS)}, got '{sampler.kernel}'{near}")
+    priors = build_priors(section)
+    if sampler.start is not None:
+        priors.check_inside(sampler.start)
+    return priors
 
 
 @contextlib.contextmanager

@@ -204,7 +204,8 @@ def build_model(recipe: Recipe, gridded: GriddedVisibilities) -> GalaxyFit:
     Raises
     ------
     RecipeError
-        If a section is missing, a prior names an unknown parameter, or the priors leave the emulator's range.
+        If a section is missing, a prior names an unknown parameter, the priors leave the emulator's range, or the galaxy cannot lie inside
+        the band or the image.
     DataError, DomainError, ModelFileError
         If data, likelihood or emulator cannot be used.
     """
@@ -217,6 +218,7 @@ def build_model(recipe: Recipe, gridded: GriddedVisibilities) -> GalaxyFit:
     dtype = torch.float32 if options.precision == "float32" else torch.float64
     priors = build_priors(recipe.fit)
     _check_line(recipe.galaxy.rest_frequency, gridded, priors)
+    _check_centre(gridded.grid.field_of_view, priors)
     emulator: Any = load_model(options.emulator)
     _check_emulator_range(emulator, priors, recipe.galaxy.distance)
     galaxy_model = GalaxyModel(
@@ -249,17 +251,27 @@ def _check_line(rest_frequency: float, gridded: GriddedVisibilities, priors: Pri
         raise RecipeError(f"galaxy.rest_frequency must be that of the reduced data, {reduced:.9g} Hz, got {rest_frequency:.9g} Hz")
     velocity = gridded.velocity
     low, high = float(velocity.min()), float(velocity.max())
-    edges = {p.name: (p.lower, p.upper) for p in priors.free} | {name: (value, value) for name, value in priors.fixed.items()}
+    edges = priors.edges
     if "systemic_velocity" in edges and not (edges["systemic_velocity"][0] <= high and low <= edges["systemic_velocity"][1]):
         raise RecipeError(f"the line must lie inside the band, {low:.1f} to {high:.1f} km/s, got systemic velocities of "
                           f"{edges['systemic_velocity'][0]:g} to {edges['systemic_velocity'][1]:g} km/s")
+
+
+def _check_centre(field_of_view: float, priors: Priors) -> None:
+    """Refuse centres that all lie outside the image."""
+    half, edges = 0.5 * field_of_view, priors.edges
+    for name in ("x", "y"):
+        low, high = edges.get(name, (0.0, 0.0))
+        if low > half or high < -half:
+            raise RecipeError(f"the centre must lie inside the image, {-half:g} to {half:g} arcsec, "
+                              f"got {name} of {low:g} to {high:g} arcsec")
 
 
 def _check_emulator_range(emulator: Any, priors: Priors, distance: float) -> None:
     """Refuse priors whose corners the emulator was not trained for, before hours are spent."""
     from supermage.constants import pc_per_arcsec
 
-    edges = {p.name: (p.lower, p.upper) for p in priors.free} | {name: (value, value) for name, value in priors.fixed.items()}
+    edges = priors.edges
     for side in (0, 1):
         gamma = edges["gamma"][side]
         beta = gamma - edges["gamma_minus_beta"][side]

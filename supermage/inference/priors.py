@@ -12,18 +12,9 @@ import numpy as np
 from supermage.constants import pc_per_arcsec
 from supermage.errors import RecipeError, nearest_name
 from supermage.forward.deprojection import NukerDeprojection
-from supermage.inference.parameters import OPTIONAL, PARAMETERS, TABLE_1, Parameter
+from supermage.inference.parameters import OPTIONAL, TABLE_1, Parameter
+from supermage.physical import broken_rule
 from supermage.recipe import OPTIONAL_NAMES, FitSection, Prior
-
-QINTR_TABLE = (0.05, 1.0)
-"""Axis ratios that the tabulated kernel of the circular velocity holds for, see `supermage.forward.velocity`."""
-
-PHYSICAL = {"scale_length": (0.0, math.inf), "inclination": (0.0, 90.0), "qintr": QINTR_TABLE, "line_broadening": (0.0, math.inf),
-            "gas_index": (0.0, math.inf), "log10_mbh": (0.0, 12.0), "intensity_rb": (-5.0, 12.0), "halo_log10_m200": (5.0, 16.0),
-            "halo_log10_c": (-1.0, 3.0), "Flux": (0.0, math.inf), "gas_log10_mass": (0.0, 13.0), "ml_gradient": (-1.0, 1.0)}
-"""What a prior may hold at most; the emulator has a range of its own."""
-
-LOG10 = ("log10_mbh", "intensity_rb", "halo_log10_m200", "halo_log10_c", "gas_log10_mass")
 
 CUSP, INNERMOST, CUSP_SHARE = 0.01, 2.0, 0.2
 """Radii (pc) whose masses are compared, and the share from which on a cusp counts as a black hole's double."""
@@ -53,6 +44,11 @@ class Priors:
         return tuple(parameter.name for parameter in self.free)
 
     @property
+    def edges(self) -> dict[str, tuple[float, float]]:
+        """Bounds of every parameter; both are the value where it is fixed."""
+        return {p.name: (p.lower, p.upper) for p in self.free} | {name: (value, value) for name, value in self.fixed.items()}
+
+    @property
     def circular(self) -> tuple[str, ...]:
         """Sampled angles whose prior is the whole circle."""
         return tuple(p.name for p in self.free if p.name == "PA" and p.upper - p.lower >= FULL_TURN)
@@ -66,8 +62,8 @@ class Priors:
             At the first value that breaks the rule.
         """
         bounds = {p.name: p for p in self.free}
-        _check_disc(values.get("scale_length"))
         for name, value in values.items():
+            _check_disc(f"scale_length of {what}", name, value)
             if name in self.fixed:
                 if not math.isclose(value, self.fixed[name]):
                     raise RecipeError(f"{what} cannot move the fixed parameter '{name}' from {self.fixed[name]:g}, got {value:g}")
@@ -80,26 +76,20 @@ class Priors:
 
 
 def _check_physical(name: str, prior: Prior | None) -> None:
-    if prior is None or name not in PHYSICAL:
+    if prior is None:
         return
-    low, high = PHYSICAL[name]
+    if prior.fixed is not None:
+        _check_disc(f"fit.priors.{name}", name, prior.fixed)
     for value in (prior.lower, prior.upper, prior.fixed):
-        if value is not None and not low <= value <= high:
-            rule = f"must lie in [{low:g}, {high:g}]" if math.isfinite(high) else f"must be at least {low:g}"
-            why = ", the range of the tabulated circular velocity" if name == "qintr" else ""
-            hint = ": is this log10?" if name in LOG10 and _looks_linear(name, value) else ""
-            raise RecipeError(f"fit.priors.{name} {rule}{why}, got {value:g}{hint}")
+        broken = None if value is None else broken_rule(name, value, is_bound=True)
+        if broken is not None:
+            raise RecipeError(f"fit.priors.{name} {broken}")
 
 
-def _looks_linear(name: str, value: float) -> bool:
-    """Whether a number too large for a logarithm has a likely one."""
-    return value > PHYSICAL[name][1] and PARAMETERS[name].lower <= math.log10(value) <= PHYSICAL[name][1]
-
-
-def _check_disc(scale_length: float | None) -> None:
+def _check_disc(what: str, name: str, value: float) -> None:
     """Refuse a single scale length of 0; a prior may begin there, as the paper's does."""
-    if scale_length == 0:
-        raise RecipeError("a scale length of 0 is no disc, got 0")
+    if name == "scale_length" and value == 0:
+        raise RecipeError(f"{what} must be above 0 (a scale length of 0 is no disc), got 0")
 
 
 def cautions(priors: Priors, distance: float) -> tuple[str, ...]:
@@ -110,7 +100,7 @@ def cautions(priors: Priors, distance: float) -> tuple[str, ...]:
     distance
         Mpc.
     """
-    edges = {p.name: (p.lower, p.upper) for p in priors.free} | {name: (value, value) for name, value in priors.fixed.items()}
+    edges = priors.edges
     alpha, gamma, difference = edges["alpha"][0], edges["gamma"][1], -edges["gamma_minus_beta"][0]
     break_radius = edges["break_r"][0] * pc_per_arcsec(distance)
     if "log10_mbh" not in priors.names:
@@ -129,8 +119,8 @@ def build_priors(fit: FitSection) -> Priors:
     Raises
     ------
     RecipeError
-        If the recipe fixes everything, or allows what is no disc or lies outside `PHYSICAL`. (Names and order of bounds are checked
-        when a recipe is read.)
+        If the recipe fixes everything, or allows what is no disc or lies outside `supermage.physical.PHYSICAL`. (Names and order of
+        bounds are checked when a recipe is read.)
     """
     asked = {name for name, (key, value) in OPTIONAL_NAMES.items() if getattr(fit.model, key) == value}
     known = (*TABLE_1, *(parameter for parameter in OPTIONAL if parameter.name in asked))
@@ -144,7 +134,6 @@ def build_priors(fit: FitSection) -> Priors:
             free.append(dataclasses.replace(parameter, lower=prior.lower, upper=prior.upper))
         else:
             free.append(parameter)
-    _check_disc(fixed.get("scale_length"))
     if not free:
         raise RecipeError("a fit needs at least one free parameter, got every one fixed")
     return Priors(tuple(free), fixed)

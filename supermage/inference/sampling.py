@@ -93,6 +93,7 @@ class BatchTarget:
         for x in position:
             leaf = x.detach().clone().requires_grad_(True)
             value = self._single(leaf)
+            _check_value(value)
             gradients.append(torch.autograd.grad(value, leaf)[0])
             values.append(value.detach().to(torch.float64))
         return torch.stack(values), torch.stack(gradients)
@@ -130,8 +131,8 @@ def sample(
     Raises
     ------
     DomainError
-        If the kernel is unknown, ``start`` has the wrong shape, numbers of steps are not positive, or a chain starts where the density is
-        not finite.
+        If the kernel is unknown, ``start`` is no tensor or has the wrong shape, numbers of steps are not positive, the density is no
+        differentiable scalar, or a chain starts where it is not finite.
     """
     from supermage.inference import arviz_access
 
@@ -158,13 +159,24 @@ def sample(
     return arviz_access.from_dict(groups, attributes=attributes)
 
 
-def _check(start: Tensor, kernel: str, draws: int, warmup: int) -> None:
+def _check(start: object, kernel: str, draws: int, warmup: int) -> None:
     if kernel not in KERNELS:
         raise DomainError(f"a kernel must be one of {', '.join(KERNELS)}, got '{kernel}'{nearest_name(kernel, KERNELS)}")
+    if not isinstance(start, Tensor):
+        raise DomainError(f"start must be a tensor of shape (chains, d), got a {type(start).__name__}")
     if start.ndim != 2 or 0 in start.shape:
         raise DomainError(f"start must have shape (chains, d), got {tuple(start.shape)}")
     if draws < 1 or warmup < 0:
         raise DomainError(f"draws must be positive and warmup not negative, got {draws} and {warmup}")
+
+
+def _check_value(value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise DomainError(f"a log density must be a scalar tensor, got a {type(value).__name__}")
+    if value.ndim != 0:
+        raise DomainError(f"a log density must be a scalar tensor, got shape {tuple(value.shape)}")
+    if not value.requires_grad:
+        raise DomainError("a log density must be differentiable in its argument, got a tensor without a gradient")
 
 
 class _Record:

@@ -70,19 +70,23 @@ def load_model(name_or_path: str | Path) -> Any:
     ModelFileError
         If the name is unknown, or the files are missing, altered or of another version.
     """
+    name, folder = _find(name_or_path)
+    if name not in LOADERS:
+        raise ModelFileError(f"{folder}: a model must be of a known kind ({', '.join(LOADERS)}), got {name!r}")
+    return LOADERS[name](folder)
+
+
+def _find(name_or_path: str | Path) -> tuple[str, Path | None]:
+    """Kind of a model and the folder of its artefact, or None if it has none."""
     name = str(name_or_path)
     if isinstance(name_or_path, str) and name in LOADERS:
         folder_name = FOLDERS.get(name, name)
-        return LOADERS[name](None if folder_name is None else artefact_folder(folder_name))
+        return name, None if folder_name is None else artefact_folder(folder_name)
     folder = Path(name_or_path)
     if not folder.is_dir():
         raise ModelFileError(f"a model must be one of {', '.join(LOADERS)} or a folder, got {name!r}{nearest_name(name, LOADERS)}")
-    if (folder / "artefact").is_dir():
-        folder = folder / "artefact"
-    kind = _kind(folder)
-    if kind not in LOADERS:
-        raise ModelFileError(f"{folder}: a model must be of a known kind ({', '.join(LOADERS)}), got {kind!r}")
-    return LOADERS[kind](folder)
+    folder = folder / "artefact" if (folder / "artefact").is_dir() else folder
+    return _kind(folder), folder
 
 
 def describe(name_or_path: str | Path) -> str:
@@ -93,16 +97,9 @@ def describe(name_or_path: str | Path) -> str:
     ModelFileError
         As :func:`load_model`.
     """
-    name = str(name_or_path)
-    if isinstance(name_or_path, str) and name in LOADERS:
-        folder_name = FOLDERS.get(name, name)
-        if folder_name is None:
-            return f"{name}, no weights"
-        folder = artefact_folder(folder_name)
-    else:
-        folder = Path(name_or_path)
-        folder = folder / "artefact" if (folder / "artefact").is_dir() else folder
-        name = _kind(folder)
+    name, folder = _find(name_or_path)
+    if folder is None:
+        return f"{name}, no weights"
     try:
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         return f"{name} version {description['version']}, weights {description['sha256'][:12]}"

@@ -8,9 +8,15 @@ from numpy.typing import NDArray
 
 from supermage.plots.style import BLACK_HOLE, MUTED, TRUTH
 
+NARROW = 0.05
+"""Posterior over prior width below which the panel shows the posterior alone."""
+
 
 def marginal(axes: Axes, draws: NDArray[np.floating], *, prior: tuple[float, float], label: str, truth: float | None = None) -> Axes:
-    """Draw the posterior's histogram over the whole prior range, the prior as a grey step, and the truth of a mock."""
+    """Draw the posterior's histogram over the prior (grey), and the truth of a mock.
+
+    The panel spans the whole prior, or, where the 68 % interval is below 5 % of the prior's, the posterior, with the prior in words.
+    """
     lower, upper = prior
     axes.fill_between([lower, upper], 0, 1 / (upper - lower), color="0.85", linewidth=0)
     counts, edges = np.histogram(draws, bins=40, density=True)
@@ -22,4 +28,25 @@ def marginal(axes: Axes, draws: NDArray[np.floating], *, prior: tuple[float, flo
         axes.axvline(edge, color=MUTED, linewidth=0.5)
     axes.set(xlabel=label, yticks=[], ylim=(0, None))
     axes.locator_params(axis="x", nbins=4)
+    low, high = np.quantile(draws, [0.16, 0.84])
+    if high - low < NARROW * 0.68 * (upper - lower):
+        _zoom(axes, draws, prior, truth)
     return axes
+
+
+def _zoom(axes: Axes, draws: NDArray[np.floating], prior: tuple[float, float], truth: float | None) -> None:
+    """Show the draws and the truth, and say the prior in the panel."""
+    shown = [float(draws.min()), float(draws.max()), *([] if truth is None or not prior[0] <= truth <= prior[1] else [truth])]
+    margin = 0.15 * (max(shown) - min(shown))
+    axes.locator_params(axis="x", nbins=3)
+    axes.set(xlim=(min(shown) - margin, max(shown) + margin), ylim=(0, 1.3 * axes.get_ylim()[1]))
+    axes.annotate(
+        f"prior {prior[0]:.4g} to {prior[1]:.4g}".replace("-", "−"),
+        (0.05, 0.92),
+        xycoords="axes fraction",
+        ha="left",
+        va="top",
+        fontsize=6,
+        color=MUTED,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+    )

@@ -56,7 +56,7 @@ def position_velocity(
     velocity: Array,
     image: Array,
     *,
-    limit: float,
+    limits: tuple[float, float],
     unit: str | None,
     residual: bool = False,
     contours: Array | None = None,
@@ -76,12 +76,14 @@ def position_velocity(
         Arcsec and km/s.
     image
         Shape (velocity, offset).
-    limit
-        End of the colour scale in ``unit``; residuals run from minus to plus it.
+    limits
+        Ends of the colour scale in ``unit``.
+    residual
+        Whether to take a map of colours with white at zero.
     contours, levels
         Another diagram of the same shape and the levels at which it is contoured.
     systemic_velocity
-        Drawn as a thin line.
+        Drawn as a thin line, with another at the centre.
     curve
         Radius (arcsec) and projected circular velocity (km/s), drawn on both sides.
     beam
@@ -94,38 +96,39 @@ def position_velocity(
         cmap=DIVERGING_MAP if residual else INTENSITY_MAP,
         rasterized=True,
         shading="nearest",
-        vmin=-limit if residual else 0.0,
-        vmax=limit,
+        vmin=limits[0],
+        vmax=limits[1],
     )
     if contours is not None and levels is not None:
         axes.contour(offset, velocity, contours, levels=levels, colors=MODEL, linewidths=0.7)
+    frame = axes.get_xlim(), axes.get_ylim()
     if systemic_velocity is not None:
-        axes.axhline(systemic_velocity, color="0.6", linewidth=0.5)
-        axes.axvline(0.0, color="0.6", linewidth=0.5)
-    limits = axes.get_xlim(), axes.get_ylim()
-    if curve is not None and systemic_velocity is not None:
-        radius, speed = curve
-        for side in (1, -1):
-            colour = MUTED if residual else "white"
-            axes.plot(side * radius, systemic_velocity + side * speed, color=colour, linewidth=0.9, linestyle=":")
-    axes.set(xlim=limits[0], ylim=limits[1], xlabel="Offset along the major axis (arcsec)", title=title)
+        _draw_guides(axes, systemic_velocity, curve, colour=MUTED if residual else "white")
+    axes.set(xlim=frame[0], ylim=frame[1], xlabel="Offset along the major axis (arcsec)", title=title)
     if named:
         axes.set_ylabel(velocity_label)
     else:
         axes.tick_params(labelleft=False)
     if beam is not None:
-        y = limits[1][0] + 0.07 * (limits[1][1] - limits[1][0])
-        x = limits[0][0] + 0.07 * (limits[0][1] - limits[0][0])
-        axes.plot([x, x + beam], [y, y], color="white" if not residual else "black", linewidth=1.5, solid_capstyle="butt")
-        axes.annotate(
-            "beam",
-            (x + beam, y),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=7,
-            color="white" if not residual else "black",
-        )
+        _draw_beam_bar(axes, beam, colour="black" if residual else "white")
     if unit is not None:
         axes.figure.colorbar(picture, ax=axes, label=unit, fraction=0.046, pad=0.02)
     return axes
+
+
+def _draw_guides(axes: Axes, systemic_velocity: float, curve: tuple[Array, Array] | None, *, colour: str) -> None:
+    """Thin lines through the centre, and the rotation curve on both sides."""
+    axes.axhline(systemic_velocity, color="0.6", linewidth=0.5)
+    axes.axvline(0.0, color="0.6", linewidth=0.5)
+    if curve is not None:
+        radius, speed = curve
+        for side in (1, -1):
+            axes.plot(side * radius, systemic_velocity + side * speed, color=colour, linewidth=0.9, linestyle=":")
+
+
+def _draw_beam_bar(axes: Axes, beam: float, *, colour: str) -> None:
+    """A bar one beam long in the lower left corner."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    x, y = left + 0.07 * (right - left), bottom + 0.07 * (top - bottom)
+    axes.plot([x, x + beam], [y, y], color=colour, linewidth=1.5, solid_capstyle="butt")
+    axes.annotate("beam", (x + beam, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7, color=colour)

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from supermage.plots.style import MUTED
 
 Array = NDArray[np.floating]
+INNER_ALPHA, OUTER_ALPHA = 0.32, 0.16
 TAIL_ESS_FOR_THREE_SIGMA = 4000.0
 """Below this tail effective sample size a 99.7 % band rests on a handful of draws, so 95 % is shown instead."""
 
@@ -45,10 +47,9 @@ def profile(
     *,
     label: str,
     tail_ess: float,
-    logarithmic: bool = True,
     truth: Mapping[str, Array] | None = None,
 ) -> Axes:
-    """Draw the median, the 68 % band and the outer band of every curve against radius (arcsec, logarithmic).
+    """Draw the median, the 68 % band and the outer band of every curve against radius (arcsec), both axes logarithmic.
 
     Parameters
     ----------
@@ -61,9 +62,9 @@ def profile(
     truth
         True curve of a mock, by the name of the component.
     """
-    level, _ = outer_level(tail_ess)
+    level, name = outer_level(tail_ess)
     for curve in curves:
-        for part, alpha in ((level, 0.16), (0.68, 0.32)):
+        for part, alpha in ((level, OUTER_ALPHA), (0.68, INNER_ALPHA)):
             low, high = band(curve.draws, part)
             axes.fill_between(radius, low, high, color=curve.colour, alpha=alpha, linewidth=0)
         axes.plot(radius, np.median(curve.draws, axis=0), color=curve.colour, linestyle=curve.style, label=curve.name)
@@ -71,9 +72,22 @@ def profile(
             axes.plot(radius, truth[curve.name], color=curve.colour, linestyle=(0, (1, 1.2)), linewidth=1.4)
     if truth is not None:
         axes.plot([], [], color=MUTED, linestyle=(0, (1, 1.2)), linewidth=1.4, label="truth")
-    axes.set(xscale="log", xlim=(radius[0], radius[-1]), xlabel="Radius (arcsec)", ylabel=label)
-    if logarithmic:
-        axes.set_yscale("log")
+    _name_bands(axes, name)
+    axes.set(xscale="log", yscale="log", xlim=(radius[0], radius[-1]), xlabel="Radius (arcsec)", ylabel=label)
+    return axes
+
+
+def _name_bands(axes: Axes, outer: str) -> None:
+    """Entries of the legend for the two bands, whose inner one lies upon the outer."""
+    for label, alpha in (("68 %", 1 - (1 - INNER_ALPHA) * (1 - OUTER_ALPHA)), (outer, OUTER_ALPHA)):
+        axes.fill([], [], color=MUTED, alpha=alpha, linewidth=0, label=label)
+
+
+def label_few_decades(axes: Axes) -> Axes:
+    """Label the vertical axis at 1, 2 and 5 of every decade, in plain numbers."""
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     return axes
 
 

@@ -63,20 +63,20 @@ def sky_map(
         axes.contour(axis, axis, image, levels=sorted(contours), colors="black", linewidths=0.4)
     reach = float(axis[-1] + half) if half_width is None else half_width
     east, north = centre
-    axes.set(xlim=(east + reach, east - reach), ylim=(north - reach, north + reach))
-    axes.locator_params(nbins=ticks)
-    axes.tick_params(color="0.3")
-    if label in ("both", "x"):
-        axes.set_xlabel("East offset (arcsec)")
-    else:
-        axes.tick_params(labelbottom=False)
-    if label in ("both", "y"):
-        axes.set_ylabel("North offset (arcsec)")
-    else:
-        axes.tick_params(labelleft=False)
-    axes.set_title(title)
+    axes.set(xlim=(east + reach, east - reach), ylim=(north - reach, north + reach), title=title)
+    _name_axes(axes, label, ticks)
     if beam is not None:
         draw_beam(axes, beam)
     if unit is not None:
         axes.figure.colorbar(picture, ax=axes, label=unit, fraction=0.046, pad=0.02)
     return axes
+
+
+def _name_axes(axes: Axes, label: Literal["both", "x", "y", "none"], ticks: int) -> None:
+    """Name the axes asked for, and take the tick labels from the others."""
+    axes.locator_params(nbins=ticks)
+    axes.tick_params(color="0.3", labelbottom=label in ("both", "x"), labelleft=label in ("both", "y"))
+    if label in ("both", "x"):
+        axes.set_xlabel("East offset (arcsec)")
+    if label in ("both", "y"):
+        axes.set_ylabel("North offset (arcsec)")

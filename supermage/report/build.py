@@ -10,7 +10,7 @@ from pathlib import Path
 
 from supermage import __version__
 from supermage.data_reduction.images import write_fits
-from supermage.errors import DataError
+from supermage.errors import DataError, DomainError
 from supermage.progress import Progress, SilentProgress
 from supermage.report import html
 from supermage.report.case import Case
@@ -53,7 +53,7 @@ def report(
     DataError
         If the posterior or its data are missing, foreign or do not belong together, or the folder cannot be written.
     DomainError
-        If the figure is unknown.
+        If the figure is unknown, or of a parameter that was held fixed.
     """
     posterior_path = Path(posterior_path)
     spec = None if figure is None else find_figure(figure)
@@ -65,6 +65,9 @@ def report(
 def redraw(case: Case, name: str, folder: Path) -> Path:
     """Draw one figure into ``folder/figures``; returns the PNG's path."""
     spec = find_figure(name)
+    if not spec.applies(case):
+        held = ", ".join(f"{parameter} = {value:g}" for parameter, value in case.record.fixed.items())
+        raise DomainError(f"the figure '{name}' needs a fit that sampled its parameter, got one that held {held}")
     target = folder / "figures"
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -105,11 +108,12 @@ def _replaceable(folder: Path) -> bool:
 
 
 def _write(case: Case, work: Path, progress: Progress) -> None:
-    progress.start("report", len(FIGURES) + 2)
+    drawn = [spec for spec in FIGURES.values() if spec.applies(case)]
+    progress.start("report", len(drawn) + 2)
     (work / "figures").mkdir()
     downloads = _write_files(case, work)
     progress.advance(note="tables and cubes")
-    for spec in FIGURES.values():
+    for spec in drawn:
         spec.save(case, work / "figures")
         progress.advance(note=spec.name)
 

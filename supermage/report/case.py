@@ -17,10 +17,10 @@ from supermage.plots.profile import outer_level
 from supermage.report.cubes import SkyCubes, sky_cubes
 from supermage.report.noise import noise_facts
 from supermage.report.profiles import Profiles, as_tensors, flux_inside, profiles_of
-from supermage.report.record import Record
+from supermage.report.record import MASS, Record
 from supermage.report.residuals import Residuals, residuals_of
 from supermage.report.statistics import edge_density, interval
-from supermage.report.verdict import ConvergenceFacts, MassFacts, NoiseFacts, ResidualFacts, Verdict, judge
+from supermage.report.verdict import ConvergenceFacts, HeldMass, MassFacts, NoiseFacts, ResidualFacts, Verdict, judge
 
 BAND_DRAWS = 1000
 """Draws behind the median, 68 % and 95 % bands; 99.73 % bands take every draw."""
@@ -156,7 +156,7 @@ class Case:
     @cached_property
     def verdict(self) -> Verdict:
         """The verdict on this posterior."""
-        others = {p.name: p.width_ratio for p in self.record.parameters if p.name != "log10_mbh"}
+        others = {p.name: p.width_ratio for p in self.record.parameters if p.name != MASS}
         return judge(self.mass_facts(), self.residual_facts(), convergence_facts(self.record), others, disc_inside=self.disc_inside())
 
     def disc_inside(self) -> float:
@@ -164,9 +164,11 @@ class Case:
         median = {p.name: float(np.median(p.draws)) for p in self.record.parameters}
         return flux_inside({**self.record.fixed, **median}, self.fit.galaxy_model.disc_radius)
 
-    def mass_facts(self) -> MassFacts:
-        """What the draws say of the mass."""
+    def mass_facts(self) -> MassFacts | HeldMass:
+        """What the draws say of the mass, or what it was held at."""
         mass, profiles = self.record.mass, self.profiles
+        if mass is None:
+            return HeldMass(self.record.fixed[MASS])
         low, high = edge_density(mass.draws, mass.lower, mass.upper)
         spheres = profiles.sphere_of_influence()
         sphere, inner = float(np.median(spheres)), interval(spheres, 0.68)

@@ -32,6 +32,8 @@ class FigureSpec:
         Units of its axes, in words.
     draw
         ``case -> Figure`` at journal width.
+    applies
+        Whether a posterior has it.
     """
 
     name: str
@@ -40,6 +42,7 @@ class FigureSpec:
     caption: Callable[[Case], str]
     unit: str
     draw: Callable[[Case], Figure]
+    applies: Callable[[Case], bool] = lambda case: True
 
     def command(self, case: Case) -> str:
         """The command that redraws it."""

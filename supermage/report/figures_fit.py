@@ -10,19 +10,22 @@ from supermage.plots.corner import corner
 from supermage.plots.marginal import marginal
 from supermage.plots.mass_interval import mass_interval
 from supermage.plots.noise import noise_histogram
-from supermage.plots.profile import Curve, mark_radii, outer_level, profile
+from supermage.plots.profile import Curve, label_few_decades, mark_radii, outer_level, profile
 from supermage.plots.rank import rank
 from supermage.plots.style import BLACK_HOLE, COLUMN, GAS, HALO, PAGE, STARS, TOTAL, new_figure
 from supermage.plots.trace import trace
 from supermage.report.case import Case
 from supermage.report.figure import FigureSpec
-from supermage.report.record import Sampled
+from supermage.report.record import MASS, Sampled
 from supermage.report.text import axis_label, math_symbol, short_symbol
 
-MAIN_PARAMETERS = ("log10_mbh", "inclination", "PA", "intensity_rb", "gamma", "gamma_minus_beta", "systemic_velocity", "halo_log10_m200")
+MAIN_PARAMETERS = ("log10_mbh", "inclination", "PA", "intensity_rb", "gamma", "gamma_minus_beta", "break_r", "halo_log10_m200")
 CORNER_DRAWS = 20_000
 SMALL_DRAWS = 8_000
 LARGE = 100.0
+MARGIN = 0.1
+LEGEND_ROOM = 0.12
+"""Of the logarithm of the axis, added above the curves."""
 NAMES = {"total": "total", "black_hole": "black hole", "stars": "stars", "halo": "halo", "gas": "gas"}
 COLOURS = {"total": TOTAL, "black_hole": BLACK_HOLE, "stars": STARS, "halo": HALO, "gas": GAS}
 STYLES = {"total": "-", "black_hole": "--", "stars": "-.", "halo": ":", "gas": ":"}
@@ -30,7 +33,7 @@ STYLES = {"total": "-", "black_hole": "--", "stars": "-.", "halo": ":", "gas": "
 
 def draw_mass(case: Case) -> Figure:
     """Posterior of the mass over its prior."""
-    mass = case.record.mass
+    mass = case.record[MASS]
     figure = new_figure(COLUMN, 1.9)
     mass_interval(figure.subplots(), mass.draws.ravel(), prior=(mass.lower, mass.upper), tail_ess=mass.mixing.ess_tail, truth=mass.truth)
     return figure
@@ -65,14 +68,14 @@ def _draw_profile(case: Case, kind: str) -> Figure:
         curves,
         tail_ess=case.record.tail_ess,
         truth=truth,
-        logarithmic=mass,
         label=r"$v_\mathrm{c}^2 R/G$ ($M_\odot$)" if mass else "Circular velocity (km/s)",
     )
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(top=top * (top / bottom) ** LEGEND_ROOM)
     if not mass:
-        seen = profiles.radius > 0.25 * case.cubes.beam_width
-        axes.set_ylim(0, 1.35 * float(np.quantile(profiles.velocity["total"][:, seen], 0.84, axis=0).max()))
+        label_few_decades(axes)
     mark_radii(axes, beam=case.cubes.beam_width, emulator=case.emulator_range, pc_per_arcsec=case.pc_per_arcsec)
-    axes.legend(loc="upper left" if mass else "upper right", ncols=2)
+    axes.legend(loc="upper left" if mass else "upper right", ncols=2, handlelength=1.8)
     return figure
 
 
@@ -134,11 +137,14 @@ def axis_offset(parameter: Sampled) -> float:
 
 
 def axis_range(parameter: Sampled) -> tuple[float, float]:
-    """Range of the draws and, within the prior, of the truth."""
+    """Range of the draws and, within the prior, of the truth, with a tenth more at each end that is no bound of the prior."""
     low, high = float(parameter.draws.min()), float(parameter.draws.max())
     if parameter.truth is not None and (parameter.circular or parameter.lower <= parameter.truth <= parameter.upper):
         low, high = min(low, parameter.truth), max(high, parameter.truth)
-    return low, high
+    margin = MARGIN * (high - low)
+    if parameter.circular:
+        return low - margin, high + margin
+    return max(low - margin, parameter.lower), min(high + margin, parameter.upper)
 
 
 def _draw_corner(case: Case, parameters: tuple[Sampled, ...], *, small: bool) -> Figure:
@@ -230,12 +236,13 @@ MASS_FIGURES = (
         "Two horizontal boxes: the prior and the narrower or equal posterior of the black-hole mass.",
         lambda case: (
             "Black-hole mass: 68 % (box), median (bar), "
-            + ("3 sigma" if outer_level(case.record.mass.mixing.ess_tail)[0] > 0.99 else "95 %")
+            + ("3 sigma" if outer_level(case.record[MASS].mixing.ess_tail)[0] > 0.99 else "95 %")
             + " (whiskers), against its prior"
-            + (" and the truth of the mock." if case.record.mass.truth is not None else ".")
+            + (" and the truth of the mock." if case.record[MASS].truth is not None else ".")
         ),
         "log10 of solar masses",
         draw_mass,
+        applies=lambda case: case.record.mass is not None,
     ),
 )
 TABLE_FIGURES = (
@@ -244,8 +251,8 @@ TABLE_FIGURES = (
         "Posteriors over priors",
         "One small panel a parameter: histogram of the posterior over the flat prior.",
         lambda case: (
-            "Posterior (blue) over the whole uniform prior (grey) of every parameter"
-            + ("; dashed: truth of the mock." if case.record.truth else ".")
+            "Posterior (blue) over the whole uniform prior (grey) of every parameter; where the posterior is below 5 % of the prior's "
+            "width, the posterior alone, with the prior in words" + ("; dashed: truth of the mock." if case.record.truth else ".")
         ),
         "as on each axis",
         draw_marginals,
@@ -322,7 +329,9 @@ CORNER_FIGURES = (
         "corner-full",
         "All parameters",
         "Corner plot of all parameters.",
-        lambda case: "Posterior of all parameters; contours hold 68 and 95 %; ranges are those of the draws.",
+        lambda case: (
+            "Posterior of all parameters; contours hold 68 and 95 %; ranges are those of the draws, widened by a tenth within the prior."
+        ),
         "as in the parameter table",
         draw_corner_full,
     ),

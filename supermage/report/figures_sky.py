@@ -45,9 +45,15 @@ def centre(case: Case) -> tuple[float, float]:
     return case.best_theta["x"], case.best_theta["y"]
 
 
+def typical_noise(case: Case) -> float:
+    """Noise of a channel, Jy/beam: the median over those that hold data."""
+    noise = case.cubes.noise
+    return float(np.median(noise[np.isfinite(noise)]))
+
+
 def _moments(case: Case) -> tuple[Moments, Moments, float]:
     cubes = case.cubes
-    noise = float(np.median(cubes.noise[np.isfinite(cubes.noise)]))
+    noise = typical_noise(case)
     mask = emission_mask(cubes.model, noise=noise)
     error = noise * cubes.width * float(np.sqrt(max(mask.sum(axis=0).max(), 1)))
     maps = [moments(cube, cubes.velocity, mask, width=cubes.width, floor=FLUX_SIGMAS * error) for cube in (cubes.data, cubes.model)]
@@ -62,7 +68,7 @@ def _largest(difference: FloatArray) -> float:
 
 def _residual_limit(case: Case, residual: NDArray[np.floating[Any]]) -> float:
     """Colour scale of residuals (mJy/beam): their largest value, and at least three times the noise of a channel."""
-    return max(float(np.abs(residual).max()), 3e3 * float(np.median(case.cubes.noise)))
+    return max(float(np.abs(residual).max()), 3e3 * typical_noise(case))
 
 
 def draw_moments(case: Case) -> Figure:
@@ -112,11 +118,19 @@ def draw_moments(case: Case) -> Figure:
 
 
 def channel_groups(case: Case) -> list[NDArray[np.int64]]:
-    """Up to eight groups of neighbouring channels that cover the model's line."""
+    """Up to eight groups of equally many neighbouring channels about the model's line."""
     light = np.abs(case.cubes.model).max(axis=(1, 2))
     bright = np.flatnonzero(light > 0.1 * light.max())
-    span = np.arange(bright.min(), bright.max() + 1)
-    return [part for part in np.array_split(span, min(GROUPS, span.size)) if part.size]
+    return equal_groups(int(bright.min()), int(bright.max()), light.size)
+
+
+def equal_groups(first: int, last: int, n_channel: int) -> list[NDArray[np.int64]]:
+    """Up to eight equal groups about the channels from ``first`` to ``last``; what is left over lies at the edges, without and within."""
+    span = last - first + 1
+    size = -(-span // GROUPS)
+    count = min(-(-span // size), n_channel // size)
+    start = min(max(first - (count * size - span) // 2, 0), n_channel - count * size)
+    return list(np.arange(start, start + count * size).reshape(count, size))
 
 
 def draw_channels(case: Case) -> Figure:
@@ -126,7 +140,7 @@ def draw_channels(case: Case) -> Figure:
     stacks = [np.array([cube[g].mean(axis=0) for g in groups]) * 1e3 for cube in (cubes.data, cubes.model, cubes.residual)]
     limit = float(np.abs(stacks[0]).max())
     limits = (limit, limit, min(limit, _residual_limit(case, stacks[2])))
-    figure = new_figure(PAGE, 2.75)
+    figure = new_figure(PAGE, 0.8 + 3 * 5.2 / max(len(groups), 4))
     axes = figure.subplots(3, len(groups), squeeze=False)
     reach = half_width(case)
     for row, (name, stack) in enumerate(zip(("Data", "Model", "Residual"), stacks, strict=True)):
@@ -146,11 +160,20 @@ def draw_channels(case: Case) -> Figure:
                 title=f"{cubes.velocity[groups[column]].mean():.0f} km/s" if row == 0 else "",
             )
             if column == 0:
-                panel.set_ylabel(name)
+                panel.annotate(
+                    name,
+                    (0.0, 0.5),
+                    xytext=(-32.0, 0.0),
+                    xycoords="axes fraction",
+                    textcoords="offset points",
+                    rotation=90,
+                    ha="right",
+                    va="center",
+                )
             if row == 2 and column == 0:
                 panel.tick_params(labelbottom=True, labelleft=True)
                 panel.set_xlabel("East (arcsec)")
-                panel.set_ylabel("Residual\nNorth (arcsec)")
+                panel.set_ylabel("North (arcsec)", labelpad=0.0)
     for rows in (slice(0, 2), slice(2, 3)):
         figure.colorbar(
             axes[rows, 0][0].images[0], ax=axes[rows], label="mJy/beam", fraction=0.02, pad=0.01, aspect=20 if rows.stop == 2 else 9
@@ -171,6 +194,8 @@ def draw_position_velocity(case: Case) -> Figure:
     offset = cut["data"][0]
     peak = float(cut["model"][1].max())
     limit = max(float(np.abs(cut["data"][1]).max()), peak)
+    spread = min(limit, _residual_limit(case, cut["residual"][1]))
+    noise = 1e3 * typical_noise(case)
     curve = (case.profiles.radius, np.median(case.profiles.velocity["total"], axis=0) * np.sin(np.radians(theta["inclination"])))
     figure = new_figure(PAGE, 2.9)
     left, right = figure.subplots(1, 2, sharey=True)
@@ -182,7 +207,7 @@ def draw_position_velocity(case: Case) -> Figure:
             offset,
             cubes.velocity,
             cut[name][1],
-            limit=min(limit, _residual_limit(case, cut[name][1])) if name == "residual" else limit,
+            limits=(-spread, spread) if name == "residual" else (-FLUX_SIGMAS * noise, limit),
             unit="mJy/beam",
             residual=name == "residual",
             contours=cut["model"][1] if name == "data" else None,
@@ -197,6 +222,10 @@ def draw_position_velocity(case: Case) -> Figure:
     return figure
 
 
+def _channels(count: int) -> str:
+    return "one channel" if count == 1 else f"{count} neighbouring channels"
+
+
 def _beam_words(case: Case) -> str:
     return f"The synthesised beam ({beam_words(case.cubes.beam)}) is drawn lower left."
 
@@ -208,7 +237,8 @@ SKY_FIGURES = (
         "Nine maps: integrated flux, mean velocity and velocity dispersion of data, model and their difference.",
         lambda case: (
             "Integrated flux, mean velocity and velocity dispersion of the dirty images (natural weights) of data, best draw, and their "
-            "difference, both within the same mask (model above 10 % of its peak); velocity and dispersion where the flux exceeds "
+            "difference, both within the same mask (the main body of the model, above 10 % of its peak and above half the noise of a "
+            "channel); velocity and dispersion where the flux exceeds "
             f"{FLUX_SIGMAS:.0f} times its noise. The dispersion includes beam smearing. " + _beam_words(case)
         ),
         "arcsec; Jy/beam km/s, km/s, km/s",
@@ -219,8 +249,9 @@ SKY_FIGURES = (
         "Channel maps",
         "Small maps of the line in steps of velocity, one row each for data, model and residual.",
         lambda case: (
-            f"Dirty images in {len(channel_groups(case))} groups of {len(channel_groups(case)[0])} neighbouring channels: data, best draw, "
-            "residual (on its own colour scale). " + _beam_words(case)
+            f"Dirty images, each the mean of {_channels(len(channel_groups(case)[0]))} "
+            f"({len(channel_groups(case)[0]) * case.cubes.width:.0f} km/s): data, best draw, residual (on its own colour scale). "
+            + _beam_words(case)
         ),
         "arcsec, km/s; mJy/beam",
         draw_channels,
@@ -231,7 +262,8 @@ SKY_FIGURES = (
         "Velocity against offset along the major axis: data with model contours, and the residual.",
         lambda case: (
             "Cut through the dirty images along the receding major axis (positive offsets recede), averaged over one beam. Contours: "
-            "best draw at 10 to 90 % of its peak. Dotted: median projected circular velocity. The bar is one beam long."
+            "best draw at 10 to 90 % of its peak. Dotted: median projected circular velocity. The bar is one beam long. "
+            f"The data's colour scale begins at -{FLUX_SIGMAS:.0f} times the noise of a channel."
         ),
         "arcsec, km/s; mJy/beam",
         draw_position_velocity,

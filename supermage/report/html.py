@@ -39,6 +39,7 @@ table.facts td:first-child { white-space: nowrap; color: #555; }
 sup, sub { line-height: 0; font-size: .75em; }
 .pm { display: inline-flex; flex-direction: column; vertical-align: middle; font-size: .78em;
   line-height: 1.1; text-align: left; margin-left: .15em; }
+dt { font-weight: bold; } dd { margin: 0 0 .5rem 1.2rem; }
 details { margin: .8rem 0; } summary { cursor: pointer; }
 .note { font-size: .87rem; color: #444; }
 @media print { body { max-width: none; font-size: 10pt; padding: 0; } nav { display: none; } figure, tr { break-inside: avoid; }

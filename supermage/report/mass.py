@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from supermage.report.record import Record, Sampled
+from supermage.report.record import MASS, Record, Sampled
 from supermage.report.statistics import interval, upper_limit
 from supermage.report.tables import LEVELS
-from supermage.report.text import decimals_of, fixed_point, in_scientific
+from supermage.report.text import bound, decimals_of, fixed_point, in_scientific
 from supermage.report.verdict import Status, Verdict
 
 DISTANCE_SENTENCE = "M is proportional to D; the distance's error is not included."
@@ -33,23 +32,32 @@ class MassStatement:
 
 
 def mass_statement(record: Record, verdict: Verdict) -> MassStatement:
-    """Word the mass: a measurement, a limit, or what the chains hold without any claim."""
-    lines = [_intervals(record), f"Distance: {record.distance:g} Mpc. {DISTANCE_SENTENCE}"]
-    truth = record.mass.truth
-    if truth is not None:
-        linear = f"M = {10 ** (truth % 1):.2f} × 10^{math.floor(truth)} Msun"
-        lines.append(f"Truth of this mock: log10 M = {truth:.3f} ({linear}), {_where(record.mass)}.")
-    return MassStatement(_claim(record, verdict), tuple(lines))
+    """Word the mass: a measurement, a limit, what the chains hold without any claim, or what it was held at."""
+    distance = f"Distance: {record.distance:g} Mpc."
+    mass, truth = record.mass, record.truth.get(MASS)
+    true = "" if truth is None else f"Truth of this mock: log10 M = {truth:.3f} (M = {_power(truth)} Msun)"
+    if mass is None:
+        held = record.fixed[MASS]
+        claim = f"The mass was held fixed at log10 M = {held:.3f} (M = {_power(held)} Msun); nothing is measured"
+        return MassStatement(claim, (distance, *((f"{true}.",) if true else ())))
+    draws_only = "draws so far, not a result: " if verdict.status is Status.NOT_CONVERGED else ""
+    lines = (draws_only + _intervals(mass), f"{distance} {DISTANCE_SENTENCE}", *((f"{true}, {_where(mass)}.",) if true else ()))
+    return MassStatement(_claim(mass, verdict), lines)
 
 
-def _claim(record: Record, verdict: Verdict) -> str:
-    log_mass = record.mass.draws
+def _power(log_mass: float) -> str:
+    """A mass as a number times a power of ten."""
+    mantissa, _, exponent = f"{10**log_mass:.2e}".partition("e")
+    return f"{mantissa} × 10^{int(exponent)}"
+
+
+def _claim(mass: Sampled, verdict: Verdict) -> str:
     if verdict.status is Status.DETECTED:
-        return f"M = {_linear(log_mass)}"
+        return f"M = {_linear(mass.draws)}"
     if verdict.status is Status.UPPER_LIMIT:
-        logarithmic, linear = upper_limit(log_mass)
+        logarithmic, linear = upper_limit(mass.draws)
         return (
-            f"log10 M < {logarithmic:.2f} (95 %, prior uniform in log10 M from {record.mass.lower:g}); < {linear:.2f} (95 %, prior uniform "
+            f"log10 M < {logarithmic:.2f} (95 %, prior uniform in log10 M from {bound(mass.lower)}); < {linear:.2f} (95 %, prior uniform "
             "in M). An upper limit, not a measurement"
         )
     return {
@@ -82,14 +90,14 @@ def _where(mass: Sampled) -> str:
     return f"outside the {missed} % interval"
 
 
-def _intervals(record: Record) -> str:
-    log_mass = record.mass.draws
+def _intervals(mass: Sampled) -> str:
+    log_mass = mass.draws
     inner, outer = interval(log_mass, 0.68), interval(log_mass, 0.95)
     decimals = min(max(decimals_of(0.5 * inner.width), 0), 4)
     numbers = [fixed_point(v, decimals) for v in (float(np.median(log_mass)), inner.low, inner.high, outer.low, outer.high)]
     return (
         f"log10(M/Msun) = {numbers[0]}; 68 %: {numbers[1]} to {numbers[2]}; 95 %: {numbers[3]} to {numbers[4]}; prior: "
-        f"{record.mass.lower:.4g} to {record.mass.upper:.4g}"
+        f"{bound(mass.lower)} to {bound(mass.upper)}"
     )
 
 

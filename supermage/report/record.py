@@ -21,6 +21,7 @@ from supermage.report.statistics import Mixing, interval, mixing, touched_edges,
 FloatArray = NDArray[np.float64]
 NEEDED = ("recipe", "visibilities")
 FULL_CIRCLE = 359.0
+MASS = "log10_mbh"
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +123,9 @@ class Record:
         return any(parameter.name == name for parameter in self.parameters)
 
     @property
-    def mass(self) -> Sampled:
-        """The logarithm of the black-hole mass."""
-        return self["log10_mbh"]
+    def mass(self) -> Sampled | None:
+        """The logarithm of the black-hole mass, or None where it was held fixed."""
+        return next((parameter for parameter in self.parameters if parameter.name == MASS), None)
 
     @property
     def distance(self) -> float:
@@ -177,7 +178,7 @@ def read_record(path: str | Path) -> Record:
     posterior = open_posterior(path)
     inference = posterior.to_arviz()
     facts = {**inference["posterior"].attrs, **posterior.attributes}
-    missing = [name for name in NEEDED if name not in facts] + ([] if "log10_mbh" in posterior.names else ["log10_mbh"])
+    missing = [name for name in NEEDED if name not in facts] + ([] if MASS in {*posterior.names, *posterior.fixed} else [MASS])
     if missing:
         raise DataError(f"a report needs a posterior that `supermage fit` wrote, got {path} without {', '.join(missing)}")
     for name in posterior.names:

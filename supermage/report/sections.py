@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from supermage.report import html, verdict
+from supermage.report import html, rules, verdict
 from supermage.report.case import Case
 from supermage.report.figure import FigureSpec
 from supermage.report.figures_fit import CHAIN_FIGURES, CORNER_FIGURES, MASS_FIGURES, PROFILE_FIGURES, RESIDUAL_FIGURES, TABLE_FIGURES
@@ -81,6 +81,7 @@ def _figures(case: Case, png: PNG, specs: tuple[FigureSpec, ...]) -> str:
             wide=spec.name in WIDE,
         )
         for spec in specs
+        if spec.applies(case)
     )
 
 
@@ -88,8 +89,12 @@ def _verdict(case: Case) -> str:
     found = case.verdict
     style = found.status.value.replace(" ", "-")
     reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in found.reasons)
-    rules = html.folded("The rules behind these words", f"<pre>{html.escape((verdict.__doc__ or '').strip())}</pre>")
-    return f'<div class="verdict {style}"><p class="headline">{html.escape(found.headline)}</p><ul>{reasons}</ul></div>\n{rules}'
+    order = "".join(f"<dt>{html.escape(status.value)}</dt><dd>{html.escape(words)}</dd>" for status, words in rules.RULES.items())
+    told = html.folded(
+        "The rules behind these words",
+        f"{html.paragraph(rules.ORDER)}<dl>{order}</dl>" + "".join(html.paragraph(words) for words in rules.DEFINITIONS),
+    )
+    return f'<div class="verdict {style}"><p class="headline">{html.escape(found.headline)}</p><ul>{reasons}</ul></div>\n{told}'
 
 
 def _mass(case: Case) -> str:
@@ -124,7 +129,7 @@ def _parameters(case: Case) -> str:
         "Angles: mean and intervals about the mean direction.",
         style="note",
     )
-    return html.table(head + (["Truth (lies)"] if mock else []), rows) + note + fixed
+    return html.table(head + (["Truth (inside)"] if mock else []), rows) + note + fixed
 
 
 def _parameter_row(parameter: Sampled, item: Row, mock: bool) -> list[str]:
@@ -216,7 +221,7 @@ def _provenance(case: Case) -> str:
     known = [
         ("Posterior", record.path),
         ("Command", record.facts.get("command", "")),
-        ("Recipe", record.facts.get("recipe_folder", "")),
+        ("Recipe's folder", record.facts.get("recipe_folder", "")),
         ("Gridded visibilities", record.facts.get("visibilities", "")),
         ("Data checksum", gridded.checksum),
         ("Execution blocks", ", ".join(gridded.block_names)),

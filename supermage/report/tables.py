@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from supermage.inference.parameters import PARAMETERS
 from supermage.report.record import Record, Sampled
 from supermage.report.statistics import interval
-from supermage.report.text import decimals_of, fixed_point, math_symbol, math_unit
+from supermage.report.text import bound, decimals_of, fixed_point, in_dollars, math_symbol, math_unit
 
 LEVELS = (0.68, 0.95, 0.997)
 """Central intervals that the truth of a mock is looked for in."""
@@ -54,7 +55,7 @@ def row(parameter: Sampled) -> Row:
         minus=fixed_point(minus, decimals),
         low95=place(outer.low),
         high95=place(outer.high),
-        prior=f"{parameter.lower:.4g} to {parameter.upper:.4g}",
+        prior=f"{bound(parameter.lower)} to {bound(parameter.upper)}",
         edges="circle" if parameter.circular else parameter.touched or "none",
         width_ratio=f"{parameter.width_ratio:.2f}",
         r_hat=f"{mixing.r_hat:.3f}",
@@ -89,6 +90,7 @@ def latex_table(record: Record, *, claimed: bool) -> str:
     """
     galaxy = record.recipe.galaxy
     mock = bool(record.truth)
+    held = ", ".join(f"{_fixed_symbol(name)} $= {value:g}$" for name, value in record.fixed.items())
     head = ["Parameter", "Unit", "Prior", "Median", r"95\,\%", "Width", r"$\hat R$", "ESS"] + (["Truth"] if mock else [])
     lines = [
         r"\begin{table}",
@@ -96,6 +98,7 @@ def latex_table(record: Record, *, claimed: bool) -> str:
         rf"\caption{{Posterior of {_escape(galaxy.name if galaxy else 'the galaxy')} for $D = {record.distance:g}$ Mpc: median with 68\,\% "
         r"interval, 95\,\% interval, posterior over prior width. Masses scale as $D$; its error is not included."
         + ("" if claimed else " The black-hole mass is not a measurement.")
+        + (f" Held fixed: {held}." if held else "")
         + "}",
         rf"\begin{{tabular}}{{ll{'c' * (len(head) - 2)}}}",
         r"\hline",
@@ -107,7 +110,7 @@ def latex_table(record: Record, *, claimed: bool) -> str:
         cells = [
             math_symbol(parameter),
             math_unit(parameter) or "--",
-            f"${parameter.lower:.6g}$ to ${parameter.upper:.6g}$",
+            f"${bound(parameter.lower)}$ to ${bound(parameter.upper)}$",
             f"${item.median}^{{+{item.plus}}}_{{-{item.minus}}}$",
             f"${item.low95}$ to ${item.high95}$",
             item.width_ratio,
@@ -118,5 +121,13 @@ def latex_table(record: Record, *, claimed: bool) -> str:
     return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}", ""])
 
 
+def _fixed_symbol(name: str) -> str:
+    known = PARAMETERS.get(name)
+    return _escape(name) if known is None else in_dollars(known.symbol)
+
+
 def _escape(text: str) -> str:
-    return "".join("\\" + c if c in "&%$#_{}" else c for c in text)
+    return "".join(_SPECIAL.get(c, c) for c in text)
+
+
+_SPECIAL = {c: "\\" + c for c in "&%$#_{}"} | {"<": "$<$", ">": "$>$", "\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}"}

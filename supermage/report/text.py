@@ -32,7 +32,12 @@ def bare_unit(parameter: Sampled) -> str:
 
 def math_symbol(parameter: Sampled) -> str:
     """Symbol as mathtext or LaTeX, dollars included; black holes carry BH as their index."""
-    return "$" + parameter.symbol.replace(r"M_\bullet", r"M_\mathrm{BH}") + "$"
+    return in_dollars(parameter.symbol)
+
+
+def in_dollars(symbol: str) -> str:
+    """A symbol between dollars, whether it brought them or not."""
+    return "$" + symbol.strip("$").replace(r"M_\bullet", r"M_\mathrm{BH}") + "$"
 
 
 def short_symbol(parameter: Sampled) -> str:
@@ -116,6 +121,11 @@ def fixed_point(value: float, decimals: int) -> str:
     """A number with so many decimals, rounded to tens or hundreds where negative; never "-0.0"."""
     text = f"{round(value, decimals):.{max(decimals, 0)}f}"
     return text.removeprefix("-") if float(text) == 0 else text
+
+
+def bound(value: float) -> str:
+    """A bound of a prior: four significant digits."""
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
 def minus(text: str) -> str:

@@ -1,23 +1,4 @@
-"""The verdict in words, and its rules: pure functions of a few numbers.
-
-Rules, in the order in which they decide:
-
-1. *not converged*: any parameter with R-hat >= 1.05, or an effective sample size (bulk or tail) <= 100.
-2. *unresolved*: the posterior of log10 M is wider than 0.8 of its prior, or its 68 % interval spans more than 1 dex without reaching
-   the prior's lower edge, or the median sphere of influence is less than half a beam across. No mass is claimed then; structured
-   residuals are said beside it.
-3. *do not trust*: the residuals are structured. After scaling out an overall noise factor, chi^2 in a bin of channel or baseline, or the
-   brightest pixel of the residual images, is beyond what noise makes; or chi^2 per datum itself is off by more than 10 % at 5 sigma.
-   Or the noise, from differences along the channels of data minus model, is not what is stated: off by more than 10 % at 5 sigma, or
-   neighbouring channels' correlation off by more than 0.05 at 5 sigma, and not because of the noise's scale alone.
-   So is a mass that piles up on the upper edge of its prior.
-4. *upper limit*: the posterior reaches the lower edge of the prior (density there above 1/20 of the prior's).
-5. *detected* otherwise. The words call a sphere of influence resolved from 1.2 beams across (median diameter), marginally resolved from
-   0.8; below that they say that the mass leans on the model of the stars.
-
-A fit that was interrupted before its end, and a gas disc with more than 1 % of its flux beyond the image, are said, and decide nothing.
-Chi^2 is always relative to what noise alone gives.
-"""
+"""The verdict in words: pure functions of a few numbers. `supermage.report.rules` says in prose what they decide, and in which order."""
 
 from __future__ import annotations
 
@@ -54,6 +35,7 @@ class Status(StrEnum):
     DETECTED = "detected"
     UPPER_LIMIT = "upper limit"
     UNRESOLVED = "unresolved"
+    HELD_FIXED = "held fixed"
     NOT_CONVERGED = "not converged"
     DO_NOT_TRUST = "do not trust"
 
@@ -93,6 +75,13 @@ class MassFacts:
     def beams_across(self) -> float:
         """Diameter of the sphere of influence in beams."""
         return 2.0 * self.sphere_of_influence / self.beam
+
+
+@dataclass(frozen=True)
+class HeldMass:
+    """A mass that the fit held fixed: its ``log10_mass`` in solar masses."""
+
+    log10_mass: float
 
 
 @dataclass(frozen=True)
@@ -180,12 +169,12 @@ class Verdict:
 
 
 def has_converged(facts: ConvergenceFacts) -> bool:
-    """Rule 1. NaN counts as not converged."""
+    """Whether the chains agree. NaN counts as not converged."""
     return facts.declared and facts.worst_r_hat < R_HAT_LIMIT and facts.smallest_ess > ESS_LIMIT
 
 
 def structured_residuals(facts: ResidualFacts) -> tuple[str, ...]:
-    """Rule 3: the ways in which the residuals are not noise, in words; empty if they are."""
+    """The ways in which the residuals are not noise, in words; empty if they are."""
     found = []
     if not abs(facts.chi2_sigma) <= CHI2_SIGMA and not abs(facts.chi2_per_datum - 1) <= CHI2_OFFSET:
         found.append(f"chi-squared per datum is {facts.chi2_per_datum:.3f}, {abs(facts.chi2_sigma):.0f} standard deviations from 1")
@@ -216,16 +205,16 @@ def _noise_words(noise: NoiseFacts | None) -> tuple[str, ...]:
 
 
 def black_hole_status(facts: MassFacts) -> Status:
-    """Rules 2, 4 and 5, and the upper edge's part of rule 3. A number that is not finite decides against a detection."""
-    if facts.width_ratio <= UNRESOLVED_WIDTH and facts.upper_edge > EDGE_PILED_UP:
-        return Status.DO_NOT_TRUST
+    """What the draws of log10 M alone would say. A number that is not finite decides against a detection."""
+    reaches_down = not facts.lower_edge <= EDGE_REACHED
     if not facts.width_ratio <= UNRESOLVED_WIDTH:
         return Status.UNRESOLVED
-    if not facts.lower_edge <= EDGE_REACHED:
-        return Status.UPPER_LIMIT
-    if not facts.span <= UNRESOLVED_SPAN or not facts.beams_across >= BLIND_BEAMS:
+    # A limit on heavy black holes needs neither: below it the mass may be anything, and its sphere of influence as small as it likes.
+    if not reaches_down and (not facts.span <= UNRESOLVED_SPAN or not facts.beams_across >= BLIND_BEAMS):
         return Status.UNRESOLVED
-    return Status.DETECTED
+    if not facts.upper_edge <= EDGE_PILED_UP:
+        return Status.DO_NOT_TRUST
+    return Status.UPPER_LIMIT if reaches_down else Status.DETECTED
 
 
 def prior_dominated(width_ratios: dict[str, float]) -> tuple[str, ...]:
@@ -234,35 +223,35 @@ def prior_dominated(width_ratios: dict[str, float]) -> tuple[str, ...]:
 
 
 def judge(
-    mass: MassFacts,
+    mass: MassFacts | HeldMass,
     residuals: ResidualFacts,
     convergence: ConvergenceFacts,
     width_ratios: dict[str, float],
     *,
     disc_inside: float = 1.0,
 ) -> Verdict:
-    """Apply the rules of this module in their order.
+    """Apply the rules in their order.
 
     Parameters
     ----------
     mass, residuals, convergence
-        The numbers.
+        The numbers; of a mass that was held fixed, its value.
     width_ratios
         Posterior over prior width of every other parameter, by its name in recipes.
     disc_inside
         Fraction of the gas disc's flux that lies inside the image.
     """
-    black_hole = black_hole_status(mass)
+    black_hole = Status.HELD_FIXED if isinstance(mass, HeldMass) else black_hole_status(mass)
     structure = structured_residuals(residuals)
     if not has_converged(convergence):
         status = Status.NOT_CONVERGED
-    elif structure and black_hole is not Status.UNRESOLVED:
+    elif structure and black_hole in CLAIMS:
         status = Status.DO_NOT_TRUST
     else:
         status = black_hole
     reasons = (
         _convergence_words(convergence),
-        *_mass_words(mass, black_hole),
+        *((_held_words(mass),) if isinstance(mass, HeldMass) else _mass_words(mass, black_hole)),
         _prior_words(width_ratios),
         _residual_words(residuals, structure),
         *_disc_words(disc_inside),
@@ -276,14 +265,17 @@ def judge(
     )
 
 
+CLAIMS = (Status.DETECTED, Status.UPPER_LIMIT)
+"""What puts a number on the mass."""
+
 INTERRUPTED = "The fit was interrupted before its end."
 
 _HEADLINES = {
     Status.DETECTED: "DETECTED: the data weigh the black hole.",
     Status.UPPER_LIMIT: "UPPER LIMIT: the data exclude heavier black holes, and do not ask for one.",
     Status.UNRESOLVED: "UNRESOLVED: the data do not weigh the black hole; no mass is claimed.",
+    Status.HELD_FIXED: "HELD FIXED: the black-hole mass was an assumption of the fit; nothing is measured of it.",
 }
-
 
 _AFTERTHOUGHT = {
     Status.DETECTED: " Its errors would call the black hole detected; they do not include this.",
@@ -333,6 +325,10 @@ def _sphere_words(facts: MassFacts) -> str:
     return sphere + "It is not resolved: whatever is said of the mass rests on the model of the stars at unseen radii."
 
 
+def _held_words(mass: HeldMass) -> str:
+    return f"The mass was held fixed at log10 M = {mass.log10_mass:.3f}: every number of this fit is conditional on it."
+
+
 def _mass_words(facts: MassFacts, status: Status) -> tuple[str, ...]:
     width = (
         f"The posterior of the logarithm of the mass has {facts.width_ratio:.2f} of its prior's width "
@@ -348,6 +344,8 @@ def _mass_words(facts: MassFacts, status: Status) -> tuple[str, ...]:
         width += ": narrower than its prior, yet uncertain by more than a factor of ten."
     else:
         width += ", and is clear of its lower edge."
+    if status is Status.UNRESOLVED and facts.width_ratio <= UNRESOLVED_WIDTH and not facts.upper_edge <= EDGE_PILED_UP:
+        width += " It is cut off by the prior's upper edge."
     return _sphere_words(facts), width
 
 

@@ -99,6 +99,8 @@ def test_fits_header_places_the_source_on_the_sky(tmp_path: Path) -> None:
     assert north.to_value(units.arcsec) == pytest.approx(-0.36, abs=1e-4)
     assert wcs.spectral.pixel_to_world(2).to_value("Hz") == pytest.approx(gridded.frame_frequency[0, 2], rel=1e-12)
     assert (header["SPECSYS"], header["RESTFRQ"], header["BUNIT"]) == ("LSRK", 230.538e9, "Jy/beam")
+    assert header["RADESYS"] == "ICRS"
+    assert "EQUINOX" not in header
     assert header["BMAJ"] * 3600 == pytest.approx(image.beam.major)
     assert header["BMAJ"] >= header["BMIN"] > 0
 

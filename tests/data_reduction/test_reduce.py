@@ -30,6 +30,12 @@ def make_recipe(folder: Path, path: Path, *, rest_frequency: float = CO, velocit
                    "velocity_range": velocity_range, **changes}})
 
 
+@pytest.fixture(autouse=True)
+def _one_baseline_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real sets hold no more than one."""
+    monkeypatch.setattr("supermage.data_reduction.reduce.LEAST_CELLS", 1)
+
+
 class Recorder:
     """A progress that remembers."""
 
@@ -175,6 +181,26 @@ def test_bad_input_is_one_line_and_writes_nothing(spoil: Spoil, tmp_path: Path, 
         reduce(make_recipe(tmp_path, path, **changes))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_grid_that_nearly_all_visibilities_miss(spoil: Spoil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_but_two_far_away(tb: Any) -> None:
+        uvw = tb.getcol("UVW")
+        uvw[:, 2:] *= 1e4
+        tb.putcol("UVW", uvw)
+
+    path = spoil(all_but_two_far_away)
+    assert reduce(make_recipe(tmp_path, path)).n_cell >= 1
+    monkeypatch.setattr("supermage.data_reduction.reduce.LEAST_SHARE", 0.06)
+    with pytest.raises(DataError, match=r"^the grid must hold at least 6 % of the unflagged visibilities, got \d+ of \d+; baselines "
+                                        r"beyond \d+ m are outside: reduce.grid.pixel_scale is too large$"):
+        reduce(make_recipe(tmp_path, path))
+
+
+def test_a_grid_that_knows_too_few_cells_apart(alma_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with pytest.raises(DataError, match=r"^the visibilities must lie in at least 10 cells of the grid, got 1; a cell is [\d.]+ m wide: "):
+        reduce(make_recipe(tmp_path, alma_set))
 
 
 def test_an_earlier_file_survives_a_failure(alma_set: Path, tmp_path: Path) -> None:

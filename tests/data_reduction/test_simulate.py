@@ -148,7 +148,9 @@ def test_failure_leaves_the_earlier_set(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"antennas": {"failing": 99}}, "failing"), ({"array": "alma.cycle0"}, "simulate.array"),
-    ({"truth": TRUTH | {"scale_length": 0.0}}, "scale_length"),
+    ({"truth": TRUTH | {"scale_length": 40.0}}, r"scale_length must be at most the primary beam's full width, 25.\d arcsec, got 40$"),
+    ({"truth": TRUTH | {"x": -30.0}}, r"truth.x must lie in the primary beam, .* 25.\d arcsec from the phase centre, got -30$"),
+    ({"output": "/proc/none/mock.ms"}, "output must lie in a folder that can be written"),
     ({"declination": "+60d00m00s"}, "15 deg high")])
 def test_what_cannot_be_observed_is_refused(tmp_path: Path, change: dict[str, object], words: str) -> None:
     with pytest.raises(SupermageError, match=words):

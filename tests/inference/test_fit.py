@@ -373,3 +373,9 @@ def test_chart_follows_the_optimum() -> None:
     # flux-weighted mean radius of an exponential disc: two scale lengths
     assert (chart.velocity_radius, chart.slope_radius) == pytest.approx((0.8 * 1.4, 0.5 * 1.4))
 
+
+
+def test_versions_of_everything_that_computes_are_recorded(undisturbed: Posterior) -> None:
+    versions = json.loads(undisturbed.attributes["versions"])
+    assert {"python", "supermage", "torch", "numpy", "scipy", "astropy", "ducc0", "numba", "matplotlib", "casatools"} <= set(versions)
+    assert "unknown" not in versions.values()

@@ -164,3 +164,12 @@ def test_build_model_refuses(gridded: GriddedVisibilities) -> None:
     with pytest.raises(RecipeError, match="priors must stay inside the emulator's range") as error:
         build_model(recipe(priors={"alpha": {"lower": 0.1, "upper": 50.0}}), gridded)
     assert "\n" not in str(error.value)
+
+
+def test_centres_must_lie_inside_the_image(gridded: GriddedVisibilities) -> None:
+    """A prior that reaches into it is enough, its edge too: the half width is 1.92 arcsec."""
+    for prior in ({"lower": 1.92, "upper": 50.0}, {"lower": -50.0, "upper": -1.92}, {"fixed": 1.9}):
+        build_model(recipe(priors={"x": prior}), gridded)
+    for prior, got in (({"lower": 1.93, "upper": 2.5}, "1.93 to 2.5"), ({"fixed": -2.0}, "-2 to -2")):
+        with pytest.raises(RecipeError, match=rf"^the centre must lie inside the image, -1.92 to 1.92 arcsec, got y of {got} arcsec$"):
+            build_model(recipe(priors={"y": prior}), gridded)

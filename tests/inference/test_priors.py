@@ -13,7 +13,8 @@ from supermage.errors import RecipeError
 from supermage.forward.deprojection import scale_free_density
 from supermage.forward.velocity import ScaleFreeCurve
 from supermage.inference.parameters import PARAMETERS, TABLE_1
-from supermage.inference.priors import PHYSICAL, build_priors, cautions
+from supermage.inference.priors import build_priors, cautions
+from supermage.physical import PHYSICAL
 from supermage.recipe import PARAMETER_NAMES, FitSection, load_recipe
 
 
@@ -66,9 +67,9 @@ def test_a_scale_length_of_0_may_begin_a_prior_but_is_no_disc() -> None:
     priors = build_priors(section(priors={"scale_length": {"lower": 0.0, "upper": 5.0}}))
     priors.check_inside({"scale_length": 1e-6})
     for value in (0.0, -0.0):
-        with pytest.raises(RecipeError, match=r"^a scale length of 0 is no disc, got 0$"):
+        with pytest.raises(RecipeError, match=r"^scale_length of a start must be above 0 \(a scale length of 0 is no disc\), got 0$"):
             priors.check_inside({"scale_length": value})
-        with pytest.raises(RecipeError, match=r"^a scale length of 0 is no disc, got 0$"):
+        with pytest.raises(RecipeError, match=r"^fit.priors.scale_length must be above 0 \(a scale length of 0 is no disc\), got 0$"):
             build_priors(section(priors={"scale_length": {"fixed": value}}))
 
 
@@ -81,14 +82,14 @@ def test_axis_ratios_are_those_of_the_table() -> None:
 
 
 @pytest.mark.parametrize(("name", "value", "line"), [
-    ("log10_mbh", 1.3e8, "log10_mbh must lie in [0, 12], got 1.3e+08: is this log10?"),
-    ("log10_mbh", 13.0, "log10_mbh must lie in [0, 12], got 13"),
-    ("log10_mbh", -1.0, "log10_mbh must lie in [0, 12], got -1"),
-    ("intensity_rb", 2.2e4, "intensity_rb must lie in [-5, 12], got 22000: is this log10?"),
-    ("halo_log10_m200", 1e12, "halo_log10_m200 must lie in [5, 16], got 1e+12: is this log10?"),
+    ("log10_mbh", 1.3e8, "log10_mbh must lie in [0, 12] dex(Msun), got 1.3e+08: is this log10?"),
+    ("log10_mbh", 13.0, "log10_mbh must lie in [0, 12] dex(Msun), got 13"),
+    ("log10_mbh", -1.0, "log10_mbh must lie in [0, 12] dex(Msun), got -1"),
+    ("intensity_rb", 2.2e4, "intensity_rb must lie in [-5, 12] dex(Msun / pc2), got 22000: is this log10?"),
+    ("halo_log10_m200", 1e12, "halo_log10_m200 must lie in [5, 16] dex(Msun), got 1e+12: is this log10?"),
     ("halo_log10_c", 10.0, "halo_log10_c must lie in [-1, 3], got 10: is this log10?"),
     ("halo_log10_c", -2.0, "halo_log10_c must lie in [-1, 3], got -2"),
-    ("Flux", -1.0, "Flux must be at least 0, got -1"),
+    ("Flux", -1.0, "Flux must be at least 0 Jy km / s, got -1"),
 ])
 def test_logarithms_and_flux_have_bounds(name: str, value: float, line: str) -> None:
     with pytest.raises(RecipeError) as error:
@@ -98,8 +99,10 @@ def test_logarithms_and_flux_have_bounds(name: str, value: float, line: str) -> 
 
 def test_every_default_prior_is_physical() -> None:
     for p in PARAMETERS.values():
-        low, high = PHYSICAL.get(p.name, (p.lower, p.upper))
+        assert p.name in {*PHYSICAL, "PA", "systemic_velocity", "x", "y"}
+        low, high, unit = PHYSICAL.get(p.name, (p.lower, p.upper, p.unit))
         assert low <= p.lower < p.upper <= high, p.name
+        assert unit == p.unit
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "inference").glob("*/*.toml")), ids=lambda path: path.parent.name)

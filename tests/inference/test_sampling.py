@@ -60,5 +60,15 @@ def test_bad_input() -> None:
         sample(log_density, START, kernel="malla", draws=1, warmup=0, seed=0)
     with pytest.raises(DomainError, match=r"shape \(chains, d\), got \(4,\)"):
         sample(log_density, START[0], draws=1, warmup=0, seed=0)
+    with pytest.raises(DomainError, match=r"^start must be a tensor of shape \(chains, d\), got a list$"):
+        sample.__wrapped__(log_density, START.tolist(), draws=1, warmup=0, seed=0)
+    for density, words in (
+        (lambda x: -0.5 * x**2, r"scalar tensor, got shape \(4,\)"),
+        (lambda x: -0.5 * (x**2).sum(dim=0, keepdim=True), r"scalar tensor, got shape \(1,\)"),
+        (lambda x: -0.5 * float((x**2).sum()), "scalar tensor, got a float"),
+        (lambda x: -0.5 * (x.detach() ** 2).sum(), "differentiable in its argument, got a tensor without a gradient"),
+    ):
+        with pytest.raises(DomainError, match=f"^a log density must be a? ?{words}$"):
+            sample(density, START, draws=1, warmup=0, seed=0)
     with pytest.raises(DomainError, match="finite log density"):
         sample(lambda x: torch.log(x).sum(), -torch.ones(2, 2, dtype=torch.float64), draws=1, warmup=0, seed=0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from supermage.errors import DomainError
 from supermage.forward.deprojection import NukerDeprojection, nuker_circular_velocity
-from supermage.forward.nuker import Nuker
+from supermage.forward.nuker import Nuker, as_float_tensor
 from supermage.models.mge_rows import EnclosedMass, mass_radii
 from supermage.models.nuker_errors import corners, draw_profiles, measure
 from supermage.models.nuker_mge import BOX, NukerMGE, NukerSolve, clamp_to_box
@@ -202,3 +202,10 @@ def test_a_dropped_gaussian_is_noticed() -> None:
 def test_the_ridge_is_positive(ridge: float) -> None:
     with pytest.raises(DomainError, match="ridge must be positive"):
         NukerSolve(ridge=ridge)
+
+
+@pytest.mark.parametrize("wrong", ["2", None, 1j])
+def test_what_is_no_number_is_refused_in_one_line(wrong: object) -> None:
+    """Past the check of types, which only tests have."""
+    with pytest.raises(DomainError, match=rf"^a quantity must be a number or a tensor of numbers, got {wrong!r}$"):
+        as_float_tensor.__wrapped__(wrong)

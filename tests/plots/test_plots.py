@@ -42,7 +42,7 @@ CASES = {
         np.arange(5.0),
         np.arange(4.0),
         np.ones((4, 5)),
-        limit=2.0,
+        limits=(-0.5, 2.0),
         unit="Jy",
         systemic_velocity=1.0,
         curve=(np.arange(1.0, 3.0), np.ones(2)),
@@ -81,6 +81,34 @@ def test_corner_keeps_to_the_ranges_and_its_ticks_off_their_ends():
         assert 1 <= len(ticks) <= 4
         assert ticks.min() > span[0] + margin
         assert ticks.max() < span[1] - margin
+
+
+def test_a_narrow_posterior_is_shown_alone_with_its_prior_in_words():
+    draws = RNG.normal(8.0, 0.01, 4000)
+    narrow, wide = new_figure(3, 3).subplots(), new_figure(3, 3).subplots()
+    marginal(narrow, draws, prior=(6.0, 9.8), label="m", truth=8.0)
+    marginal(wide, 8.0 + 20 * (draws - 8.0), prior=(6.0, 9.8), label="m")
+    assert 7.9 < narrow.get_xlim()[0] < draws.min()
+    assert draws.max() < narrow.get_xlim()[1] < 8.1
+    assert [text.get_text() for text in narrow.texts] == ["prior 6 to 9.8"]
+    assert wide.get_xlim()[0] <= 6.0
+    assert not wide.texts
+
+
+def test_profiles_name_their_bands_and_stay_in_the_frame():
+    axes = new_figure(3, 3).subplots()
+    profile(axes, RADIUS, CURVES, label="v", tail_ess=5000.0)
+    assert axes.get_legend_handles_labels()[1] == ["stars", "68 %", r"3$\sigma$"]
+    assert axes.get_yscale() == "log"
+    low, high = band(CURVES[0].draws, 0.9973)
+    assert axes.get_ylim()[0] < low.min()
+    assert axes.get_ylim()[1] > high.max()
+
+
+def test_colours_of_a_position_velocity_diagram_span_what_was_asked():
+    axes = new_figure(3, 3).subplots()
+    CASES["position_velocity"](axes)
+    assert axes.collections[0].get_clim() == (-0.5, 2.0)
 
 
 def test_style_changes_nothing_outside():

@@ -34,7 +34,7 @@ WIDTH = {
 """Posterior widths; parameters without one keep their prior."""
 
 
-def make_recipe(folder: Path, **model: Any) -> Recipe:
+def make_recipe(folder: Path, *, priors: dict[str, Any] | None = None, **model: Any) -> Recipe:
     return Recipe.model_validate(
         {
             "folder": folder,
@@ -42,7 +42,8 @@ def make_recipe(folder: Path, **model: Any) -> Recipe:
             "fit": {
                 "visibilities": "visibilities.nc",
                 "output": "posterior.nc",
-                "model": {"emulator": "nuker-mge-solve", "centre_subpixels": 2, "subpixels": 1, **model},
+                "model": {"emulator": "nuker-mge-solve", **model},
+                "priors": priors or {},
             },
         }
     )
@@ -115,15 +116,17 @@ def make_fit(
     model: dict[str, Any] | None = None,
     gridded: GriddedVisibilities | None = None,
     attributes: dict[str, Any] | None = None,
+    fixed: dict[str, float] | None = None,
     **draws: Any,
 ) -> Path:
     """Write visibilities.nc and posterior.nc into ``folder``; returns the posterior's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = make_recipe(folder, **(model or {}))
+    fixed = fixed or {}
+    recipe = make_recipe(folder, priors={name: {"fixed": value} for name, value in fixed.items()}, **(model or {}))
     gridded = gridded or (make_data(recipe, **data) if data else default_data())
     gridded.save(folder / "visibilities.nc")
-    values = make_draws(**draws)
-    shape = values["log10_mbh"].shape
+    values = {name: one for name, one in make_draws(**draws).items() if name not in fixed}
+    shape = values["inclination"].shape
     density = np.full(shape, -1.0)
     density[0, 0] = 0.0
     attributes = {
@@ -142,10 +145,10 @@ def make_fit(
         "converged": converged,
         "worst_rhat": 1.01,
         "smallest_ess": 400.0,
-        "fixed": "{}",
+        "fixed": json.dumps(fixed),
         "circular": '["PA"]',
         "truth": json.dumps({"parameters": TRUTH, "distance": 11.4}) if truth else "",
     }
     stats = {"lp": density, "acceptance_rate": np.full(shape, 0.57), "step_size": np.full(shape, 0.3)}
-    posterior: Posterior = make_posterior(values, stats, TABLE_1, attributes=attributes)
+    posterior: Posterior = make_posterior(values, stats, tuple(p for p in TABLE_1 if p.name in values), attributes=attributes)
     return posterior.save(folder / "posterior.nc")

@@ -19,7 +19,9 @@ from supermage.report.citations import KERNELS, bibtex
 from supermage.report.figures import FIGURES
 from supermage.report.mass import mass_statement, summary_lines
 from supermage.report.record import read_record
+from supermage.report.rules import DEFINITIONS, ORDER, RULES
 from supermage.report.sections import lead, verdict_facts
+from supermage.report.tables import latex_table
 from supermage.report.verdict import Status
 from tests.report.factories import TRUTH, default_data, make_fit
 
@@ -116,10 +118,33 @@ def test_fits_cubes_add_up_and_point_at_the_sky(page):
     assert header["CDELT3"] > 0
     assert header["OBJECT"] == "NGC 4697"
     assert header["ORIGIN"] == "supermage"
+    assert header["RADESYS"] == "ICRS"
+    assert "EQUINOX" not in header
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", header["DATE"])
     history = "".join(str(line) for line in header["HISTORY"])
     assert default_data().checksum in history
     assert __version__ in history
+
+
+def test_the_rules_are_told_in_prose(page):
+    text = " ".join(parsed(page).text)
+    assert all(words in text for words in (ORDER, *RULES.values(), *DEFINITIONS))
+    assert "pure functions" not in text
+
+
+def test_what_was_used_is_cited_once(page):
+    text = (page.parent / "references.bib").read_text()
+    keys = re.findall(r"^@\w+\{(\w+),$", text, flags=re.MULTILINE)
+    assert len(keys) == len(set(keys)) == text.count("@")
+    assert {"Harris2020", "Virtanen2020", "Hunter2007", "HoyerHamman2017", "HoffmanGelman2014"} <= set(keys)
+
+
+def test_a_galaxy_with_a_strange_name_is_escaped(fitted):
+    record = read_record(fitted)
+    galaxy = record.recipe.galaxy.model_copy(update={"name": "a<b>_c"})
+    table = latex_table(dataclasses.replace(record, recipe=record.recipe.model_copy(update={"galaxy": galaxy})), claimed=True)
+    assert r"Posterior of a$<$b$>$\_c for" in table
+    assert "to $9.799$" in table
 
 
 def test_latex_and_bibtex(page):
@@ -270,6 +295,29 @@ def test_chains_apart_have_not_converged(tmp_path):
     assert case.verdict.status is Status.NOT_CONVERGED
     assert summary_lines(case.record, case.verdict)[0].startswith("verdict: NOT CONVERGED")
     assert "have not converged" in words.headline
+    assert words.lines[0].startswith("draws so far, not a result: log10(M/Msun) = ")
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory):
+    return make_fit(tmp_path_factory.mktemp("held"), fixed={"log10_mbh": 8.0})
+
+
+def test_a_mass_that_was_held_is_reported_as_such(held):
+    page = report(held)
+    lines = (page.parent / "summary.txt").read_text().splitlines()
+    assert lines[0].startswith("verdict: HELD FIXED: the black-hole mass was an assumption of the fit")
+    assert lines[1].endswith("The mass was held fixed at log10 M = 8.000 (M = 1.00 × 10^8 Msun); nothing is measured")
+    assert lines[3] == f"Truth of this mock: log10 M = {TRUTH['log10_mbh']:.3f} (M = 1.30 × 10^8 Msun)."
+    names = {path.stem for path in (page.parent / "figures").iterdir()}
+    assert names == set(FIGURES) - {"mass"}
+    assert 'figure-mass"' not in page.read_text(encoding="utf-8")
+    assert "Held fixed: $\\log_{10} M_\\mathrm{BH}/M_\\odot$ $= 8$." in (page.parent / "parameters.tex").read_text()
+
+
+def test_a_figure_of_a_parameter_that_was_held_is_refused(held):
+    with pytest.raises(DomainError, match="needs a fit that sampled its parameter, got one that held log10_mbh = 8"):
+        report(held, figure="mass")
 
 
 def test_a_fit_that_calls_itself_unconverged_is(tmp_path):

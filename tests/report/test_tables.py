@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from supermage.report.figures_fit import axis_offset, axis_range
 from supermage.report.record import Sampled
 from supermage.report.tables import row
-from supermage.report.text import axis_label, decimals_of, fixed_point, html_unit, in_scientific, latex_to_html, math_symbol
+from supermage.report.text import axis_label, bound, decimals_of, fixed_point, html_unit, in_scientific, latex_to_html, math_symbol
 
 
 def sampled(draws, **changes):
@@ -72,8 +72,14 @@ def test_a_label_may_name_a_constant_that_was_taken_away():
 
 def test_axes_reach_the_truth_but_not_beyond_the_prior():
     draws = np.linspace(0.5, 1.0, 400)
-    assert axis_range(sampled(draws, truth=1.2)) == (0.5, 1.2)
-    assert axis_range(sampled(draws, truth=2.5)) == (0.5, 1.0)
+    assert axis_range(sampled(draws, truth=1.2)) == pytest.approx((0.43, 1.27))
+    assert axis_range(sampled(draws, truth=2.5)) == pytest.approx((0.45, 1.05))
+    assert axis_range(sampled(draws, lower=0.49, upper=1.02)) == (0.49, 1.02)
+    assert axis_range(sampled(draws, lower=0.49, upper=1.02, circular=True)) == pytest.approx((0.45, 1.05))
+
+
+def test_one_formatter_for_the_bounds_of_a_prior():
+    assert [bound(value) for value in (9.79934, 1000.0, -0.5, 12345.6)] == ["9.799", "1000", "-0.5", "12346"]
 
 
 def test_scientific():

@@ -1,12 +1,15 @@
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supermage.report.rules import DEFINITIONS, ORDER, RULES
 from supermage.report.verdict import (
     ConvergenceFacts,
+    HeldMass,
     MassFacts,
     NoiseFacts,
     ResidualFacts,
@@ -49,6 +52,12 @@ def test_a_clear_black_hole_is_detected():
         ({"width_ratio": math.nan}, Status.UNRESOLVED),
         ({"lower_edge": math.nan}, Status.UPPER_LIMIT),
         ({"beam": math.nan}, Status.UNRESOLVED),
+        ({"upper_edge": math.nan}, Status.DO_NOT_TRUST),
+        ({"lower_edge": 0.06, "sphere_of_influence": 0.1}, Status.UPPER_LIMIT),
+        ({"width_ratio": 0.85, "upper_edge": 3.0}, Status.UNRESOLVED),
+        ({"span": 1.3, "upper_edge": 3.0}, Status.UNRESOLVED),
+        ({"sphere_of_influence": 0.1, "upper_edge": 3.0}, Status.UNRESOLVED),
+        ({"lower_edge": 0.06, "upper_edge": 3.0}, Status.DO_NOT_TRUST),
     ],
 )
 def test_black_hole_rules(changes, status):
@@ -152,6 +161,64 @@ def test_an_unresolved_hole_is_called_so_even_where_residuals_are_structured():
     verdict = judge(change(MASS, width_ratio=0.97), change(QUIET, peak=20.0), MIXED, RATIOS)
     assert verdict.status is Status.UNRESOLVED
     assert "do not trust" in verdict.headline
+    assert not verdict.measured
+
+
+WIDE, LIMIT = {"width_ratio": 0.9}, {"lower_edge": 0.5, "sphere_of_influence": 0.1}
+PILED, BLIND = {"upper_edge": 3.0}, {"sphere_of_influence": 0.1}
+STRUCTURED, NOISY = {"peak": 20.0}, {"noise": NoiseFacts(2.0, 0.005, 0.66, 0.003, 2 / 3)}
+APART = {"worst_r_hat": 1.2}
+
+
+@pytest.mark.parametrize(
+    ("mass", "residuals", "convergence", "status"),
+    [
+        (WIDE, STRUCTURED, APART, Status.NOT_CONVERGED),
+        (PILED, {}, APART, Status.NOT_CONVERGED),
+        (None, STRUCTURED, APART, Status.NOT_CONVERGED),
+        (None, STRUCTURED, {}, Status.HELD_FIXED),
+        (WIDE, STRUCTURED, {}, Status.UNRESOLVED),
+        (WIDE | PILED, NOISY, {}, Status.UNRESOLVED),
+        (BLIND, STRUCTURED, {}, Status.UNRESOLVED),
+        (BLIND | PILED, {}, {}, Status.UNRESOLVED),
+        (WIDE | LIMIT, {}, {}, Status.UNRESOLVED),
+        (LIMIT, STRUCTURED, {}, Status.DO_NOT_TRUST),
+        (LIMIT, NOISY, {}, Status.DO_NOT_TRUST),
+        (LIMIT | PILED, {}, {}, Status.DO_NOT_TRUST),
+        ({}, NOISY, {}, Status.DO_NOT_TRUST),
+        (PILED, STRUCTURED, {}, Status.DO_NOT_TRUST),
+        (LIMIT, {}, {}, Status.UPPER_LIMIT),
+        ({}, {}, {}, Status.DETECTED),
+    ],
+)
+def test_the_first_rule_that_holds_decides(mass, residuals, convergence, status):
+    facts = HeldMass(8.0) if mass is None else change(MASS, **mass)
+    verdict = judge(facts, change(QUIET, **residuals), change(MIXED, **convergence), RATIOS)
+    assert verdict.status is status
+
+
+def test_rules_are_told_in_the_order_in_which_they_decide():
+    assert list(RULES) == [
+        Status.NOT_CONVERGED,
+        Status.HELD_FIXED,
+        Status.UNRESOLVED,
+        Status.DO_NOT_TRUST,
+        Status.UPPER_LIMIT,
+        Status.DETECTED,
+    ]
+    assert set(RULES) == set(Status)
+
+
+def test_the_manual_tells_the_same_rules():
+    manual = " ".join((Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8").split())
+    told = " ".join([ORDER, *(f"{status.value} : {words}" for status, words in RULES.items()), *DEFINITIONS])
+    assert told in manual
+
+
+def test_a_mass_that_was_held_is_no_measurement():
+    verdict = judge(HeldMass(8.0), QUIET, MIXED, RATIOS)
+    assert verdict.headline.startswith("HELD FIXED")
+    assert "log10 M = 8.000" in " ".join(verdict.reasons)
     assert not verdict.measured
 
 
