@@ -573,7 +573,9 @@ def test_control_c_leaves_nothing_half_written(gridded_file: Path, tmp_path: Pat
     shutil.copy(gridded_file, tmp_path)
     path = fit_recipe(tmp_path, sampler={"starts": 2000})
     before = contents(tmp_path)
-    program = f"from supermage.cli import main; main(['fit', {str(path)!r}])"
+    # a shell that runs the tests in the background has its children ignore the interrupt
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{heed}; from supermage.cli import main; main(['fit', {str(path)!r}])"
     with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
         first = next(line for line in process.stderr if not line.startswith("supermage: warning: "))
