@@ -274,6 +274,7 @@ def prior(name: str, lower: float, upper: float) -> Table:
     ({"visibilites": "x"}, "<here>/recipe.toml: unknown key 'fit.visibilites'; did you mean 'visibilities'?"),
     (prior("alpha", 3.0, 2.0), "<here>/recipe.toml: fit.priors.alpha: lower must be below upper, got 3.0 >= 2.0"),
     (prior("alpha", 0.0999, 10.0), "the priors must stay inside the emulator's range: alpha must lie in [0.1, 10], ..., got 0.0999"),
+    (prior("alpha", 0.0, 10.0), "the priors must stay inside the emulator's range: alpha must lie in [0.1, 10], ..., got 0"),
     (prior("gamma_minus_beta", -3.01, -0.3),
      "the priors must stay inside the emulator's range: beta - gamma must lie in [0.3, 3], ..., got 3.01"),
     (prior("gamma", 0.001, 1.21), "the priors must stay inside the emulator's range: gamma must lie in [0.001, 1.2], ..., got 1.21"),

@@ -13,6 +13,7 @@ from supermage.constants import pc_per_arcsec
 from supermage.errors import RecipeError, nearest_name
 from supermage.forward.deprojection import NukerDeprojection
 from supermage.inference.parameters import OPTIONAL, TABLE_1, Parameter
+from supermage.models.nuker_mge import BOX, EDGE_TOLERANCE
 from supermage.physical import broken_rule
 from supermage.recipe import OPTIONAL_NAMES, FitSection, Prior
 
@@ -95,6 +96,8 @@ def _check_disc(what: str, name: str, value: float) -> None:
 def cautions(priors: Priors, distance: float) -> tuple[str, ...]:
     """What the priors allow and is yet risky, a line each: stars packed so tightly that no data can tell them from a black hole.
 
+    Nothing is said of priors that leave the emulator's range: a fit refuses them.
+
     Parameters
     ----------
     distance
@@ -103,7 +106,9 @@ def cautions(priors: Priors, distance: float) -> tuple[str, ...]:
     edges = priors.edges
     alpha, gamma, difference = edges["alpha"][0], edges["gamma"][1], -edges["gamma_minus_beta"][0]
     break_radius = edges["break_r"][0] * pc_per_arcsec(distance)
-    if "log10_mbh" not in priors.names:
+    corner = {"alpha": alpha, "gamma": gamma, "beta - gamma": difference, "break_radius": break_radius}
+    within = all(BOX[name][0] * (1.0 - EDGE_TOLERANCE) <= value <= BOX[name][1] * (1.0 + EDGE_TOLERANCE) for name, value in corner.items())
+    if "log10_mbh" not in priors.names or not within:
         return ()
     inside, all_of_it = NukerDeprojection(alpha, gamma + difference, gamma).enclosed_mass(np.array([CUSP, INNERMOST]) / break_radius)
     share = float(inside / all_of_it)

@@ -122,6 +122,14 @@ def test_cusps_as_compact_as_a_black_hole_are_said() -> None:
     assert cautions(build_priors(section(priors={"log10_mbh": {"fixed": 6.0}})), 11.4) == ()
 
 
+@pytest.mark.parametrize("priors", [
+    {"alpha": {"lower": 0.0, "upper": 5.0}}, {"break_r": {"lower": 0.0, "upper": 5.0}}, {"gamma": {"lower": 0.1, "upper": 1.9}},
+    {"gamma_minus_beta": {"lower": -20.0, "upper": 0.0}},
+])
+def test_priors_beyond_the_emulator_are_left_to_the_fit(priors: dict[str, dict[str, float]]) -> None:
+    assert cautions(build_priors(section(priors=priors)), 11.4) == ()
+
+
 def cusp_share(alpha: float, gamma: float, difference: float, break_radius: float) -> float:
     """Share of the mass inside 2 pc that lies inside 0.01 pc, by shells of Abel-inverted density (adaptive quadrature)."""
 
