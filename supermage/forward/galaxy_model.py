@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -195,8 +196,10 @@ class GalaxyModel(nn.Module):
         """Surface density of the stars, Msun/pc^2, at radii along the major axis, arcsec."""
         return self.mass_model.surface_density(_double(theta), torch.as_tensor(radius_arcsec, dtype=torch.float64))
 
-    def visibilities(self, theta: Theta) -> Complex[Tensor, "block chan cell"]:
+    def visibilities(self, theta: Theta, *, rows: int | None = None) -> Complex[Tensor, "block chan cell"]:
         """Model visibilities, Jy: the mean over each cell's visibilities, in the half plane and sign of the gridded data.
+
+        ``rows`` says how much of the uv plane's table to reckon, where ``torch.func.vmap`` hides the inclination: see :meth:`table_rows`.
 
         Raises
         ------
@@ -207,7 +210,7 @@ class GalaxyModel(nn.Module):
         inclination, angle = torch.deg2rad(theta["inclination"]), torch.deg2rad(theta["PA"])
         _check(theta)
         line = self._line(theta, inclination, angle)
-        table = self.transform(line, self._rows(inclination))
+        table = self.transform(line, self.table_rows(theta["inclination"]) if rows is None else rows)
         basis = cell_basis(self.position, self.transform.step, angle, inclination)
         centre = (theta["x"], theta["y"])
         phase = TWO_PI * (self.position[..., 0] * centre[0] + self.position[..., 1] * centre[1])
@@ -217,6 +220,20 @@ class GalaxyModel(nn.Module):
         if self.channels_differ:
             result = result + self._single_channels(table, basis, phase, centre)
         return torch.view_as_complex(result.contiguous())
+
+    def visibilities_of_chains(self, theta: Theta) -> Complex[Tensor, "chain block chan cell"]:
+        """Model visibilities, Jy, of several chains' parameters, each of shape (chain,).
+
+        One vmapped pass on a graphics card. On a CPU one chain after the other: one chain's arrays stay in the cache, those of all do not.
+        """
+        names, points = tuple(theta), torch.stack([torch.as_tensor(value) for value in theta.values()], dim=-1)
+
+        def single(point: Tensor, rows: int | None = None) -> Tensor:
+            return self.visibilities(dict(zip(names, point.unbind(), strict=True)), rows=rows)
+
+        if points.device.type == "cpu":
+            return torch.stack([single(point) for point in points])
+        return torch.func.vmap(partial(single, rows=self.table_rows(theta["inclination"])))(points)
 
     def _gather(self, table: Tensor, weights: tuple[Tensor, Tensor], basis: CellBasis, phase: Tensor) -> Tensor:
         cast_weights = (weights[0].to(self.dtype), weights[1].to(self.dtype))
@@ -237,12 +254,12 @@ class GalaxyModel(nn.Module):
         parts = [factor * self._gather(table, derivative_weights(basis, centre, order), basis, phase) for order, factor in terms]
         return parts[0] + parts[1] + parts[2] + parts[3] + parts[4]
 
-    def _rows(self, inclination: Tensor) -> int:
-        """Rows of the table that the inclination calls for (all of them where its value cannot be looked at, under vmap)."""
-        value = _value(inclination)
-        if value is None:
+    def table_rows(self, inclination: Float[Tensor, "*batch"]) -> int:
+        """Rows of the table of the uv plane that inclinations (deg) call for, the most of all; every row where they cannot be looked at."""
+        flattest = _value(torch.as_tensor(inclination).min())
+        if flattest is None:
             return self.transform.rows
-        return min(self.transform.rows, math.ceil(self.longest * abs(math.cos(value)) / self.transform.step) + SUPPORT)
+        return min(self.transform.rows, math.ceil(self.longest * abs(math.cos(math.radians(flattest))) / self.transform.step) + SUPPORT)
 
     def _line(self, theta: Theta, inclination: Tensor, angle: Tensor) -> Float[Tensor, "block chan y column"]:
         squared = self.mass_model(theta)(self.log_radius).to(self.dtype)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -173,6 +174,13 @@ class VisibilityNoise:
         where = np.stack([w.mean(axis=1).reshape(-1) for w in gridded.uv_wavelengths()], axis=-1)[order] * ARCSEC
         self.uv = torch.from_numpy(where)
         """u and v of every spectrum, cycles per arcsec, shape (spectrum, 2)."""
+
+    def to(self, device: torch.device | str) -> VisibilityNoise:
+        """The same on another device."""
+        other = copy(self)
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        vars(other).update(moved, _factors=[factor.to(device) for factor in self._factors])
+        return other
 
     @property
     def n_spectra(self) -> int:

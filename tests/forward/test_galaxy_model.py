@@ -161,6 +161,18 @@ def test_chains_can_be_batched(make_mock: Make, theta: Theta, dtype: torch.dtype
         assert gradient.numpy() == pytest.approx(torch.func.grad(energy)(chain).numpy(), rel=1e-3, abs=1e-4 * float(gradient.abs().max()))
 
 
+def test_chains_together_are_each_alone(make_mock: Make, theta: Theta) -> None:
+    model = make_mock(channels=5, width=120e6, n_pixel=16, pixel_scale=0.48, reach=5.0).model
+    chains = {name: value + torch.tensor([0.0, 1e-3], dtype=torch.float64) for name, value in theta().items()}
+    together = model.visibilities_of_chains(chains)
+    assert together.shape[0] == 2 and model.table_rows(chains["inclination"]) < model.transform.rows
+    for number in range(2):
+        alone = {name: value[number] for name, value in chains.items()}
+        assert torch.equal(together[number], model.visibilities(alone))
+        every_row = model.visibilities(alone, rows=model.transform.rows)
+        assert torch.allclose(every_row, together[number], rtol=1e-12, atol=1e-14)
+
+
 def test_single_precision_is_enough(make_mock: Make, theta: Theta) -> None:
     single, double = (make_mock(dtype=dtype).model for dtype in (torch.float32, torch.float64))
     assert single.visibilities(theta()).dtype == torch.complex64

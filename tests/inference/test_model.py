@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.errors import DomainError, RecipeError
+from supermage.forward.galaxy_model import GalaxyModel
 from supermage.inference.model import Chart, PosteriorTarget, SkyModel, build_model
-from supermage.recipe import Recipe
+from supermage.recipe import PARAMETER_NAMES, Recipe
 from tests.data_reduction.factories import make_gridded
 from tests.inference.toy import FREE, TRUTH, ToySky, held, tensors, toy_data, toy_fit
 
@@ -142,6 +144,20 @@ def test_build_model_puts_the_pieces_together(gridded: GriddedVisibilities) -> N
     value = float(fit.log_likelihood(tensors(TRUTH)) - fit.log_likelihood(tensors({**TRUTH, "Flux": 4.0})))
     by_hand = [_chi2(gridded, fit.galaxy_model.visibilities(tensors({**TRUTH, "Flux": flux})).detach().numpy()) for flux in (2.0, 4.0)]
     assert value == pytest.approx(-0.5 * (by_hand[0] - by_hand[1]) / 4.0, rel=1e-8)
+
+
+def test_no_tensor_is_left_on_the_processor(gridded: GriddedVisibilities) -> None:
+    """On the meta device, which has shapes and no numbers, what mixes it with the CPU fails as it would on a graphics card."""
+    fit = build_model(recipe(), gridded)
+    model, noise = cast(GalaxyModel, fit.galaxy_model).to("meta"), fit.noise.to("meta")
+    chains = {name: torch.full((3,), 0.5, dtype=torch.float64, device="meta", requires_grad=True) for name in PARAMETER_NAMES}
+    visibilities = model.visibilities_of_chains(chains)
+    energy = torch.func.vmap(lambda item: noise.log_likelihood_of(noise.residual(item)))(visibilities)
+    assert visibilities.device.type == "meta" and energy.device.type == "meta" and energy.shape == (3,)
+    energy.sum().backward()
+    assert all(leaf.grad is not None and leaf.grad.shape == (3,) for leaf in chains.values())
+    with pytest.raises(RuntimeError, match="device"):
+        fit.noise.residual(visibilities[0])
 
 
 def _chi2(gridded: GriddedVisibilities, model: np.ndarray) -> float:
