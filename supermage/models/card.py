@@ -57,8 +57,10 @@ Trained and measured for comparison; no fit uses it. Written by `supermage train
   {learning_rate:g}, profiles of a uniform grid of 50^4.
 - Ours, where the paper prints nothing: {depth} hidden layers of {hidden} SiLU units, float64, batches of {batch} profiles at {radii}
   log-uniform radii from 2 pc to 10 kpc, outputs that start at symexp(12) = 1.
-- {steps} steps, seed {seed}, weights sha256 `{sha256}`. The paper trained about 10 hours on a graphics card and states a
-  fractional error of the mass profile below 3 %; how much of that this run reaches is the table below.
+- {steps} steps, seed {seed}, weights sha256 `{sha256}`.
+  The paper trained about 10 hours on a graphics card and states a fractional error of the mass profile below 3 %; how much of that
+  this run reaches is the table below. Its loss is the density's own square, to which the faint profiles and the faint ends of all
+  others are nothing, and its widths end at 1 pc, inside which the mass is free.
 
 Errors as on the card of nuker-mge: the maximum over radii.
 
