@@ -237,8 +237,8 @@ class ModelSection(Section):
     """Whether the gas pulls too: as the exponential disc it is, with the parameter ``gas_log10_mass``."""
     mass_to_light: Literal["constant", "gradient"] = "constant"
     """With a gradient the stars' mass profile is R^-``ml_gradient`` times the Nuker profile, which then is that of the light."""
-    likelihood: Literal["student_t", "paper"] = "student_t"
-    """Student's t, or the paper's Gaussian with sigma x 2."""
+    likelihood: Literal["moderated_t", "student_t", "gaussian", "paper"] = "moderated_t"
+    """Student's t of the cells' moderated noise or of each cell's own, the Gaussian of the block's noise, or the paper's with sigma x 2."""
     continuum: bool = True
     """Whether a flat continuum is marginalised."""
     precision: Literal["float32", "float64"] = "float32"

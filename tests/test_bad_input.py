@@ -270,7 +270,8 @@ def prior(name: str, lower: float, upper: float) -> Table:
     ({"sampler": {"kernel": "persistent-mla"}},
      "fit.sampler.kernel must be one of mala, hmc, persistent-mala, got 'persistent-mla'; did you mean 'persistent-mala'?"),
     ({"model": {"emulator": "nuker-mgee"}}, "a model must be one of nuker-mge, ..., got 'nuker-mgee'; did you mean 'nuker-mge'?"),
-    ({"model": {"likelihood": "student"}}, "...input should be 'student_t' or 'paper', got 'student'; did you mean 'student_t'?"),
+    ({"model": {"likelihood": "student"}}, "...input should be 'moderated_t', 'student_t', 'gaussian' or 'paper', got 'student'; "
+                                          "did you mean 'student_t'?"),
     ({"visibilites": "x"}, "<here>/recipe.toml: unknown key 'fit.visibilites'; did you mean 'visibilities'?"),
     (prior("alpha", 3.0, 2.0), "<here>/recipe.toml: fit.priors.alpha: lower must be below upper, got 3.0 >= 2.0"),
     (prior("alpha", 0.0999, 10.0), "the priors must stay inside the emulator's range: alpha must lie in [0.1, 10], ..., got 0.0999"),

@@ -21,8 +21,10 @@ from supermage.errors import DataError
 
 FloatArray = NDArray[np.float64]
 
-_ARRAYS = ("cell_u", "cell_v", "mean", "standard_error", "degrees_of_freedom", "count", "offset_mean", "offset_second", "frequency",
-           "channel_width", "topo_to_frame")
+_ARRAYS = ("cell_u", "cell_v", "mean", "standard_error", "degrees_of_freedom", "cell_scale", "cell_degrees", "moderated_scale", "count",
+           "offset_mean", "offset_second", "frequency", "channel_width", "topo_to_frame")
+
+NOISES = ("moderated", "own", "pooled")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,8 @@ class GriddedVisibilities:
     mean
         Complex mean, Jy, shape (block, chan, cell); 0 where a cell is empty.
     standard_error
-        Standard error of the real part, and of the imaginary part, Jy, shape (block, chan, cell); ``inf`` where empty.
+        Standard error of the real part, and of the imaginary part, Jy, shape (block, chan, cell); ``inf`` where empty. It rests on the
+        cell's moderated noise; :meth:`noise_of` gives others.
     degrees_of_freedom
         Of the noise scale behind ``standard_error``, shape (block, chan, cell); the same in every channel of a cell.
     count
@@ -69,6 +72,11 @@ class GriddedVisibilities:
         Hz.
     frame, convention
         Of every velocity: ``"LSRK"``, ``"BARY"`` or ``"TOPO"``; ``"radio"`` or ``"optical"``.
+    cell_scale, cell_degrees
+        The cell's own noise variance over the execution block's, and its degrees of freedom (0: not measured), shape (block, cell).
+    moderated_scale
+        The moderated variance behind ``standard_error`` over the block's, shape (block, cell). Where these three are not given, the
+        cell's own noise and the block's are that of ``standard_error``.
     provenance
         What was read, dropped and assumed, in words and numbers that JSON can hold.
 
@@ -100,8 +108,16 @@ class GriddedVisibilities:
     frame: str = "LSRK"
     convention: str = "radio"
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    cell_scale: FloatArray = field(default_factory=lambda: np.zeros(0))
+    cell_degrees: FloatArray = field(default_factory=lambda: np.zeros(0))
+    moderated_scale: FloatArray = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
+        if not self.cell_scale.size and self.degrees_of_freedom.ndim == 3:
+            degrees = self.degrees_of_freedom.max(axis=1)
+            ones = np.ones(degrees.shape)
+            for name, value in (("cell_scale", ones), ("cell_degrees", degrees), ("moderated_scale", ones)):
+                object.__setattr__(self, name, value)
         self._check_shapes()
         for name in _ARRAYS:
             if name != "standard_error" and not np.all(np.isfinite(getattr(self, name))):
@@ -120,7 +136,8 @@ class GriddedVisibilities:
         block, chan = self.frequency.shape if self.frequency.ndim == 2 else (0, 0)
         cell = self.cell_u.size
         wanted = {"cell_u": (cell,), "cell_v": (cell,), "offset_mean": (block, chan, cell, 2), "offset_second": (block, chan, cell, 3),
-                  "frequency": (block, chan), "channel_width": (block,), "topo_to_frame": (block,)}
+                  "frequency": (block, chan), "channel_width": (block,), "topo_to_frame": (block,),
+                  **dict.fromkeys(("cell_scale", "cell_degrees", "moderated_scale"), (block, cell))}
         for name in _ARRAYS:
             shape, got = wanted.get(name, (block, chan, cell)), getattr(self, name).shape
             if got != shape or 0 in shape:
@@ -142,6 +159,30 @@ class GriddedVisibilities:
     def n_cell(self) -> int:
         """Number of occupied cells."""
         return self.cell_u.size
+
+    def noise_of(self, kind: str = "moderated") -> tuple[FloatArray, FloatArray]:
+        """Standard errors (block, chan, cell) and degrees of freedom (block, cell) of the cells' noise.
+
+        Parameters
+        ----------
+        kind
+            ``"moderated"`` (empirical Bayes, the default everywhere), ``"own"`` (each cell's alone; the block's where it was not measured)
+            or ``"pooled"`` (the block's, for every cell).
+
+        Raises
+        ------
+        DataError
+            If the kind is none of these.
+        """
+        if kind not in NOISES:
+            raise DataError(f"the noise must be one of {', '.join(NOISES)}, got '{kind}'")
+        if kind == "moderated":
+            return self.standard_error, self.degrees_of_freedom.max(axis=1)
+        measured = (self.cell_degrees > 0) & (kind == "own")
+        together = np.maximum(self.cell_degrees.sum(axis=1, keepdims=True), 1.0)
+        wanted = np.where(measured, self.cell_scale, 1.0)
+        error = self.standard_error * np.sqrt(wanted / self.moderated_scale)[:, None, :]
+        return error, np.where(measured, self.cell_degrees, together)
 
     @property
     def weight(self) -> FloatArray:

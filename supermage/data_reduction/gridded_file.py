@@ -17,7 +17,7 @@ from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.errors import DataError, DomainError
 
 FORMAT = "supermage gridded visibilities"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _CELL = ("block", "channel", "cell")
 _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -27,6 +27,9 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "mean_imaginary": (_CELL, "Jy", "weighted mean of the visibilities, imaginary part"),
     "standard_error": (_CELL, "Jy", "standard error of the real part and of the imaginary part, infinite where empty"),
     "degrees_of_freedom": (_CELL, "1", "degrees of freedom of the standard error"),
+    "cell_scale": (("block", "cell"), "1", "noise variance of the cell, by itself, over the block's"),
+    "cell_degrees": (("block", "cell"), "1", "degrees of freedom of the cell's own noise variance, 0 where not measured"),
+    "moderated_scale": (("block", "cell"), "1", "moderated noise variance of the cell over the block's"),
     "count": (_CELL, "1", "number of visibilities"),
     "offset_mean": ((*_CELL, "axis"), "m", "weighted mean offset of the visibilities from the centre of the cell, (u, v)"),
     "offset_second": ((*_CELL, "moment"), "m2", "weighted mean product of the offsets, (uu, uv, vv)"),

@@ -13,7 +13,7 @@ from supermage.data_reduction.visibilities import VisibilityChunk
 
 FloatArray = NDArray[np.float64]
 
-SUMS = ("weight", "real", "imaginary", "u", "v", "uu", "uv", "vv", "square", "difference_square")
+SUMS = ("weight", "real", "imaginary", "u", "v", "uu", "uv", "vv", "square", "difference_square", "time_square")
 _N_SUMS = len(SUMS)
 
 
@@ -41,6 +41,9 @@ class BlockSums:
     difference_flat, difference_spectra
         What a row's weighted mean difference over its channels (a continuum seen unequally by the hands) contributes to the sum of
         ``difference_square`` over the channels, and number of rows with differences, shape (cell,).
+    time_square, time_count
+        As ``difference_square`` and ``difference_count``, of one hand's differences between consecutive integrations of a baseline, where
+        there is no second hand.
     beyond
         Number of x that fell beyond the grid.
     """
@@ -57,7 +60,61 @@ class BlockSums:
     difference_count: NDArray[np.int32]
     difference_flat: FloatArray
     difference_spectra: FloatArray
+    time_square: FloatArray
+    time_count: NDArray[np.int32]
     beyond: int
+
+
+@dataclass(frozen=True, eq=False)
+class RowNoise:
+    """What the rows of a chunk tell of the noise, by differences of the hands (first column) or of consecutive integrations (second).
+
+    Attributes
+    ----------
+    square
+        Sum over the channels of w1 w2 / (w1 + w2) |x1 - x2|^2, the flat part of a difference of hands taken out, shape (row, 2).
+    number
+        Channels that entered, shape (row, 2).
+    """
+
+    square: FloatArray
+    number: NDArray[np.int32]
+
+
+class TimePairs:
+    """Pairs the consecutive integrations of each baseline without overlap, so that every visibility enters one difference.
+
+    Parameters
+    ----------
+    n_channel
+        Channels of the block.
+    cell_size
+        m; two integrations further apart than a quarter of it see the source differently and are no pair.
+    """
+
+    def __init__(self, n_channel: int, cell_size: float) -> None:
+        self._slots: dict[int, int] = {}
+        self._limit = 0.25 * cell_size
+        self._waiting = np.zeros(0, dtype=np.bool_)
+        self._place = np.zeros((0, 2))
+        self._data = np.zeros((0, n_channel, 2), dtype=np.complex64)
+        self._weight = np.zeros((0, n_channel, 2), dtype=np.float32)
+
+    def add(self, chunk: VisibilityChunk, rows: NDArray[np.int64], slot: NDArray[np.int64], sums: FloatArray, counts: NDArray[np.int32],
+            noise: RowNoise) -> None:
+        """Add the differences of some rows to the cells of their later integrations, and to ``noise``."""
+        keys = chunk.antenna1[rows] * 2**32 + chunk.antenna2[rows]
+        for key in np.unique(keys).tolist():
+            self._slots.setdefault(key, len(self._slots))
+        room = len(self._slots) - self._waiting.size
+        if room > 0:
+            room += self._waiting.size // 2
+            self._waiting, self._place, self._data, self._weight = (
+                np.concatenate([array, np.zeros((room, *array.shape[1:]), dtype=array.dtype)])
+                for array in (self._waiting, self._place, self._data, self._weight))
+        numbers = np.array([self._slots[key] for key in keys.tolist()])
+        _pair(rows, numbers, slot, np.ascontiguousarray(chunk.uvw), chunk.data, chunk.weight, self._limit, self._waiting, self._place,
+              self._data, self._weight, sums, counts, noise.square, noise.number)
 
 
 class BlockGridder:
@@ -80,18 +137,24 @@ class BlockGridder:
         self._slots = np.full((grid.n_pixel // 2 + 1) * side, -1, dtype=np.int64)
         self._cells = np.empty(0, dtype=np.int64)
         self._sums = np.zeros((0, n_channel, _N_SUMS))
-        self._counts = np.zeros((0, n_channel, 2), dtype=np.int32)
+        self._counts = np.zeros((0, n_channel, 3), dtype=np.int32)
         self._flat = np.zeros((0, 2))
+        self._pairs = TimePairs(n_channel, grid.cell_size)
 
-    def add(self, chunk: VisibilityChunk) -> None:
-        """Add a chunk of visibilities."""
+    def add(self, chunk: VisibilityChunk) -> RowNoise:
+        """Add a chunk of visibilities, and say what each row tells of the noise."""
         cell, folded = _locate(np.ascontiguousarray(chunk.uvw), self.grid.cell_size, self.grid.n_pixel // 2)
         inside = cell >= 0
         self.beyond += int(np.count_nonzero(chunk.weight[~inside]))
         self._make_room(cell[inside])
         slot = np.where(inside, self._slots[cell], -1)
-        _accumulate(slot, folded, np.ascontiguousarray(chunk.data), np.ascontiguousarray(chunk.weight), self._sums, self._counts,
-                    self._flat)
+        data, weight = np.ascontiguousarray(chunk.data), np.ascontiguousarray(chunk.weight)
+        rows = RowNoise(np.zeros((data.shape[0], 2)), np.zeros((data.shape[0], 2), dtype=np.int32))
+        _accumulate(slot, folded, data, weight, self._sums, self._counts, self._flat, rows.square, rows.number)
+        single = np.flatnonzero((rows.number[:, 0] == 0) & inside)
+        if single.size:
+            self._pairs.add(chunk, single, slot, self._sums, self._counts, rows)
+        return rows
 
     def _make_room(self, cells: NDArray[np.int64]) -> None:
         new = np.unique(cells[self._slots[cells] < 0])
@@ -102,7 +165,7 @@ class BlockGridder:
         self._cells = np.concatenate([self._cells, new])
         if self._cells.size > self._sums.shape[0]:
             room = max(self._cells.size, min(2 * self._sums.shape[0], self._slots.size))
-            sums, counts = np.zeros((room, self.n_channel, _N_SUMS)), np.zeros((room, self.n_channel, 2), dtype=np.int32)
+            sums, counts = np.zeros((room, self.n_channel, _N_SUMS)), np.zeros((room, self.n_channel, 3), dtype=np.int32)
             sums[:used], counts[:used] = self._sums[:used], self._counts[:used]
             flat = np.zeros((room, 2))
             flat[:used] = self._flat[:used]
@@ -124,7 +187,8 @@ class BlockGridder:
             offset_second=np.stack([sums[name] / safe for name in ("uu", "uv", "vv")], axis=-1),
             scatter=np.maximum(sums["square"] - weight * np.abs(mean) ** 2, 0.0), count=np.ascontiguousarray(counts[order, :, 0].T),
             difference_square=sums["difference_square"], difference_count=np.ascontiguousarray(counts[order, :, 1].T),
-            difference_flat=self._flat[order, 0], difference_spectra=self._flat[order, 1], beyond=self.beyond)
+            difference_flat=self._flat[order, 0], difference_spectra=self._flat[order, 1], time_square=sums["time_square"],
+            time_count=np.ascontiguousarray(counts[order, :, 2].T), beyond=self.beyond)
 
 
 @numba.njit(nogil=True)
@@ -147,7 +211,7 @@ def _locate(uvw, cell_size, half):  # type: ignore[no-untyped-def]  # compiled
 
 
 @numba.njit(nogil=True)
-def _accumulate(slot, folded, data, weight, sums, counts, flat):  # type: ignore[no-untyped-def]  # compiled
+def _accumulate(slot, folded, data, weight, sums, counts, flat, row_square, row_number):  # type: ignore[no-untyped-def]  # compiled
     n_row, n_channel, n_hand = data.shape
     for row in range(n_row):
         k = slot[row]
@@ -156,6 +220,7 @@ def _accumulate(slot, folded, data, weight, sums, counts, flat):  # type: ignore
         sign, du, dv = folded[row, 0], folded[row, 1], folded[row, 2]
         uu, uv, vv = du * du, du * dv, dv * dv
         flat_weight, flat_re, flat_im = 0.0, 0.0, 0.0
+        apart, number = 0.0, 0
         for c in range(n_channel):
             total, re, im, square = 0.0, 0.0, 0.0, 0.0
             n = 0
@@ -188,9 +253,43 @@ def _accumulate(slot, folded, data, weight, sums, counts, flat):  # type: ignore
                 w = w1 * w2 / (w1 + w2)
                 cell[9] += w * (x * x + y * y)
                 counts[k, c, 1] += 1
+                apart += w * (x * x + y * y)
+                number += 1
                 flat_weight += w
                 flat_re += w * x
                 flat_im += w * y
         if flat_weight > 0.0:
-            flat[k, 0] += (flat_re * flat_re + flat_im * flat_im) / flat_weight
+            level = (flat_re * flat_re + flat_im * flat_im) / flat_weight
+            flat[k, 0] += level
             flat[k, 1] += 1.0
+            row_square[row, 0] = max(apart - level, 0.0)
+            row_number[row, 0] = number
+
+
+@numba.njit(nogil=True)
+def _pair(rows, numbers, slot, uvw, data, weight, limit, waiting, place, held, held_weight, sums, counts, row_square,  # type: ignore[no-untyped-def]
+          row_number):  # compiled
+    n_channel, n_hand = data.shape[1], data.shape[2]
+    for i in range(rows.size):
+        row, b = rows[i], numbers[i]
+        u, v = uvw[row, 0], uvw[row, 1]
+        if not waiting[b] or np.hypot(u - place[b, 0], v - place[b, 1]) > limit:
+            waiting[b] = True
+            place[b, 0], place[b, 1] = u, v
+            for c in range(n_channel):
+                for h in range(n_hand):
+                    held[b, c, h], held_weight[b, c, h] = data[row, c, h], weight[row, c, h]
+            continue
+        waiting[b] = False
+        k = slot[row]
+        for c in range(n_channel):
+            for h in range(n_hand):
+                w1, w2 = np.float64(weight[row, c, h]), np.float64(held_weight[b, c, h])
+                if w1 > 0.0 and w2 > 0.0:
+                    x = np.float64(data[row, c, h].real) - np.float64(held[b, c, h].real)
+                    y = np.float64(data[row, c, h].imag) - np.float64(held[b, c, h].imag)
+                    square = w1 * w2 / (w1 + w2) * (x * x + y * y)
+                    sums[k, c, 10] += square
+                    counts[k, c, 2] += 1
+                    row_square[row, 1] += square
+                    row_number[row, 1] += 1

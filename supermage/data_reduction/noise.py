@@ -8,16 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supermage.data_reduction.gridding import BlockSums
+from supermage.data_reduction.moderation import VariancePrior, fit_variance_prior
 from supermage.data_reduction.spectral import SpectralResponse
 from supermage.errors import DataError
 
 FloatArray = NDArray[np.float64]
 
 LEAST_DEGREES = 8.0
-"""A cell whose own noise scale is known from fewer degrees of freedom takes the block's."""
+"""Degrees of freedom without which a block's noise counts as not measured."""
+
+HANDS, TIMES, SCATTER = "difference of hands", "difference of integrations", "scatter within cells"
+LEAST_SHARE = 0.25
+"""Share of the visibilities that must enter differences for these to be preferred to the scatter."""
 
 _LEAST_CHANNEL_DEGREES = 200.0
-_LEAST_CHANNELS_FOR_FLAT = 8
+LEAST_CHANNELS_FOR_FLAT = 8
 
 
 def variance_of_mean(window: FloatArray, weight: FloatArray, scale: float) -> float:
@@ -51,33 +56,41 @@ class BlockNoise:
     Attributes
     ----------
     standard_error
-        Of the real part and of the imaginary part, Jy, shape (chan, cell); ``inf`` where empty.
+        Of the real part and of the imaginary part, Jy, shape (chan, cell); ``inf`` where empty. It rests on the moderated scales.
     degrees_of_freedom
-        Of the cell's scale, shape (chan, cell).
+        Of the moderated scale, shape (chan, cell).
+    cell_scale, cell_degrees
+        The cell's own variance over the block's, and its degrees of freedom (0: not measured, and the scale is 1), shape (cell,).
+    moderated_scale
+        The moderated variance over the block's, shape (cell,).
     estimator
-        ``"difference of hands"`` or ``"scatter within cells"``.
+        `HANDS`, `TIMES` or `SCATTER`.
     scale
         Variance over 1 / weight in the whole block: 1 where the set's weights are inverse variances.
     by_channel
         Scale of each channel over the block's, shape (chan,).
-    borrowed
-        Number of occupied cells that took the block's scale, their own resting on fewer than 8 degrees of freedom.
+    prior
+        Distribution of the cells' true scales.
     """
 
     standard_error: FloatArray
     degrees_of_freedom: FloatArray
+    cell_scale: FloatArray
+    cell_degrees: FloatArray
+    moderated_scale: FloatArray
     estimator: str
     scale: float
     by_channel: FloatArray
-    borrowed: int
+    prior: VariancePrior
 
 
 def measure_noise(sums: BlockSums, response: SpectralResponse, *, name: str = "this block") -> BlockNoise:
-    """Standard errors of a block's cells: by the difference of the parallel hands, or by the scatter within cells where one is left.
+    """Standard errors of a block's cells: by differences of the hands, else of consecutive integrations, else by the scatter in cells.
 
-    The difference holds no source; what a continuum seen unequally by the two hands leaves in it is flat along the channels and taken out
+    Differences hold no source; what a continuum seen unequally by the two hands leaves in theirs is flat along the channels and taken out
     (for 8 channels or more). A cell's scale is pooled over its channels (after division by the channel's own factor, pooled over the
-    cells), hands, and real and imaginary parts; channel correlation lowers its degrees of freedom.
+    cells), hands, and real and imaginary parts; channel correlation lowers its degrees of freedom. The scales are then moderated: drawn
+    towards the block's by what the spread of all of them shows to be their true one (`fit_variance_prior`).
 
     Parameters
     ----------
@@ -91,7 +104,7 @@ def measure_noise(sums: BlockSums, response: SpectralResponse, *, name: str = "t
     Raises
     ------
     DataError
-        If no noise can be measured at all: one visibility a cell and one hand.
+        If no noise can be measured at all: one visibility a cell, one hand and no consecutive integrations.
     """
     pool = _pool(sums, response)
     total = pool.expected.sum()
@@ -101,13 +114,17 @@ def measure_noise(sums: BlockSums, response: SpectralResponse, *, name: str = "t
     scale = float(pool.square.sum() / total)
     if not scale > 0:
         raise DataError(f"visibilities must be noisy, got no scatter at all in {name}")
-    own = (pool.degrees >= LEAST_DEGREES) & (pool.square > 0)
-    by_cell = np.where(own, pool.square / np.where(own, pool.expected, 1.0), scale)
+    own = (pool.degrees > 0) & (pool.square > 0) & (pool.expected > 0)
+    cell_scale = np.where(own, pool.square / np.where(own, pool.expected, 1.0) / scale, 1.0)
+    cell_degrees = np.where(own, pool.degrees, 0.0)
+    prior = fit_variance_prior(cell_scale[own], cell_degrees[own])
+    moderated, degrees = prior.shrink(cell_scale, cell_degrees)
     filled = sums.weight > 0
-    variance = by_cell * pool.by_channel[:, None] / np.where(filled, sums.weight, 1.0)
-    degrees = np.broadcast_to(np.where(own, pool.degrees, pool.degrees.sum()), filled.shape).copy()
-    return BlockNoise(standard_error=np.where(filled, np.sqrt(variance), np.inf), degrees_of_freedom=degrees, estimator=pool.estimator,
-                      scale=scale, by_channel=pool.by_channel, borrowed=int(np.count_nonzero(~own & filled.any(axis=0))))
+    variance = scale * moderated * pool.by_channel[:, None] / np.where(filled, sums.weight, 1.0)
+    return BlockNoise(standard_error=np.where(filled, np.sqrt(variance), np.inf),
+                      degrees_of_freedom=np.broadcast_to(np.minimum(degrees, pool.degrees.sum()), filled.shape).copy(),
+                      cell_scale=cell_scale, cell_degrees=cell_degrees, moderated_scale=moderated, estimator=pool.estimator, scale=scale,
+                      by_channel=pool.by_channel, prior=prior)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,25 +139,33 @@ class _Pool:
 
 
 def _pool(sums: BlockSums, response: SpectralResponse) -> _Pool:
-    by_difference = 4 * int(sums.difference_count.sum()) >= int(sums.count.sum())
-    number = sums.difference_count if by_difference else np.maximum(sums.count - 1, 0)
-    square = sums.difference_square if by_difference else np.where(number > 0, sums.scatter, 0.0)
+    estimator, number, square = _choose_estimator(sums)
     degrees = np.asarray(2.0 * number, dtype=np.float64)
     by_channel = _channel_factor(square, degrees)
     pooled, expected = (square / by_channel[:, None]).sum(axis=0), degrees.sum(axis=0)
     n_channel = number.shape[0]
-    flat = by_difference and n_channel >= _LEAST_CHANNELS_FOR_FLAT
+    flat = estimator == HANDS and n_channel >= LEAST_CHANNELS_FOR_FLAT
     if flat:
         # The flat part is not divided by the channels' factors: their mean is 1.
         pooled = np.maximum(pooled - sums.difference_flat, 0.0)
     filled = np.maximum((number > 0).sum(axis=0), 1)
-    effective, lost = _channel_pooling(response, n_channel, flat=flat)
+    effective, lost = channel_pooling(response, n_channel, flat=flat)
     expected = np.maximum(expected - 2.0 * sums.difference_spectra * lost[filled - 1], 0.0) if flat else expected
-    return _Pool(estimator="difference of hands" if by_difference else "scatter within cells", square=pooled, expected=expected,
+    return _Pool(estimator=estimator, square=pooled, expected=expected,
                  degrees=degrees.sum(axis=0) / filled * effective[filled - 1], by_channel=by_channel)
 
 
-def _channel_pooling(response: SpectralResponse, n_channel: int, *, flat: bool) -> tuple[FloatArray, FloatArray]:
+def _choose_estimator(sums: BlockSums) -> tuple[str, NDArray[np.int32], FloatArray]:
+    """The first estimator that enough visibilities enter; two make a difference."""
+    every = int(sums.count.sum())
+    for estimator, number, square in ((HANDS, sums.difference_count, sums.difference_square), (TIMES, sums.time_count, sums.time_square)):
+        if 2 * int(number.sum()) >= LEAST_SHARE * every:
+            return estimator, number, square
+    number = np.maximum(sums.count - 1, 0)
+    return SCATTER, number, np.where(number > 0, sums.scatter, 0.0)
+
+
+def channel_pooling(response: SpectralResponse, n_channel: int, *, flat: bool) -> tuple[FloatArray, FloatArray]:
     """For 1 ... n_channel correlated channels: effective number of independent ones, and how many a flat part takes away."""
     effective, lost = np.empty(n_channel), np.zeros(n_channel)
     for n in range(1, n_channel + 1):

@@ -168,7 +168,8 @@ def _check_use(sums: list[BlockSums], grid: UVGrid) -> None:
 
 def _noise_words(noise: BlockNoise) -> dict[str, Any]:
     return {"noise_estimator": noise.estimator, "noise_scale": noise.scale, "noise_by_channel": noise.by_channel.round(4).tolist(),
-            "cells_with_the_blocks_noise": noise.borrowed}
+            "cells_without_own_noise": int(np.count_nonzero(noise.cell_degrees == 0)), "spread_of_cells": noise.prior.spread,
+            "prior_degrees": float(min(noise.prior.degrees, noise.degrees_of_freedom.max()))}
 
 
 def _assemble(grid: UVGrid, selections: list[_Selection], sums: list[BlockSums], noises: list[BlockNoise]) -> GriddedVisibilities:
@@ -185,10 +186,19 @@ def _assemble(grid: UVGrid, selections: list[_Selection], sums: list[BlockSums],
             whole[block][:, place] = array
         return whole
 
+    def spread_cells(arrays: list[NDArray[np.float64]], fill: float) -> NDArray[np.float64]:
+        whole = np.full((len(arrays), cells.size), fill)
+        for block, (array, place) in enumerate(zip(arrays, places)):
+            whole[block, place] = array
+        return whole
+
     return GriddedVisibilities(
         grid=grid, cell_u=(cells // side).astype(np.int32), cell_v=(cells % side - side // 2).astype(np.int32),
         mean=spread([one.mean for one in sums], 0.0), standard_error=spread([noise.standard_error for noise in noises], np.inf),
-        degrees_of_freedom=spread([noise.degrees_of_freedom for noise in noises], 0.0), count=spread([one.count for one in sums], 0),
+        degrees_of_freedom=spread([noise.degrees_of_freedom for noise in noises], 0.0),
+        cell_scale=spread_cells([noise.cell_scale for noise in noises], 1.0),
+        cell_degrees=spread_cells([noise.cell_degrees for noise in noises], 0.0),
+        moderated_scale=spread_cells([noise.moderated_scale for noise in noises], 1.0), count=spread([one.count for one in sums], 0),
         offset_mean=spread([one.offset_mean for one in sums], 0.0, (2,)),
         offset_second=spread([one.offset_second for one in sums], 0.0, (3,)),
         frequency=np.stack([chosen.frequency for chosen in selections]),

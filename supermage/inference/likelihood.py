@@ -46,10 +46,13 @@ class Density:
         ``(chi2, dimension, degrees_of_freedom) -> log density``, each one number a spectrum.
     fisher_weight
         ``(dimension, degrees_of_freedom) -> w``: the Fisher matrix of a location is w times the Gaussian's.
+    noise
+        Which of `GriddedVisibilities.noise_of` it takes.
     """
 
     log_density: Callable[[Tensor, Tensor, Tensor], Tensor]
     fisher_weight: Callable[[Tensor, Tensor], Tensor]
+    noise: str
 
 
 def student_t_log_density(chi2: PerSpectrum, dimension: PerSpectrum, degrees_of_freedom: PerSpectrum) -> PerSpectrum:
@@ -78,11 +81,13 @@ def _paper_log_density(chi2: Tensor, dimension: Tensor, degrees_of_freedom: Tens
 
 
 DENSITIES: dict[str, Density] = {
-    "student_t": Density(student_t_log_density, student_t_fisher_weight),
-    "gaussian": Density(gaussian_log_density, lambda p, nu: torch.ones_like(p)),
-    "paper": Density(_paper_log_density, lambda p, nu: torch.full_like(p, PAPER_SIGMA_FACTOR**-2)),
+    "moderated_t": Density(student_t_log_density, student_t_fisher_weight, "moderated"),
+    "student_t": Density(student_t_log_density, student_t_fisher_weight, "own"),
+    "gaussian": Density(gaussian_log_density, lambda p, nu: torch.ones_like(p), "pooled"),
+    "paper": Density(_paper_log_density, lambda p, nu: torch.full_like(p, PAPER_SIGMA_FACTOR**-2), "own"),
 }
-"""Likelihoods by the name that a recipe gives."""
+"""Likelihoods by the name that a recipe gives: Student's t of the cells' moderated noise (the default) or of each cell's own, the Gaussian
+of the execution block's noise, and the paper's Gaussian of each cell's own noise times two."""
 
 
 def whitening_matrix(correlation: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -126,7 +131,7 @@ class VisibilityNoise:
     """
 
     def __init__(
-        self, gridded: GriddedVisibilities, *, likelihood: str = "student_t", continuum: bool = True, dtype: torch.dtype = torch.float32
+        self, gridded: GriddedVisibilities, *, likelihood: str = "moderated_t", continuum: bool = True, dtype: torch.dtype = torch.float32
     ) -> None:
         if likelihood not in DENSITIES:
             raise DomainError(
@@ -136,9 +141,10 @@ class VisibilityNoise:
         self.shape = tuple(gridded.mean.shape)
         self.dtype = dtype
         block, chan, cell = self.shape
-        error = _spectra(gridded.standard_error)
+        standard_error, degrees = gridded.noise_of(self.density.noise)
+        error = _spectra(standard_error)
         good = np.isfinite(error) & (error > 0)
-        value = _spectra(np.where(np.isfinite(gridded.standard_error), gridded.mean, 0.0))
+        value = _spectra(np.where(np.isfinite(standard_error), gridded.mean, 0.0))
         if not np.all(np.isfinite(value)):
             raise DataError("visibilities of unflagged cells must be finite, got NaN or infinity")
         order, sizes, factors = _group(good, gridded.response.correlation(chan), minimum=2 if continuum else 1)
@@ -161,16 +167,16 @@ class VisibilityNoise:
         self._whitened_data = self._project(_apply(exact, sizes, scaled), self._direction)
         self._direction_fast = self._direction.to(dtype)
         self.dimension = torch.from_numpy(2.0 * (good[order].sum(axis=1) - int(continuum)))
-        freedom = np.where(good, _spectra(gridded.degrees_of_freedom), 0.0).max(axis=1)[order]
-        if likelihood == "student_t" and not np.all(freedom > 0):
+        freedom = degrees.ravel()[order]
+        if not np.all(freedom > 0):
             raise DataError("degrees of freedom of unflagged cells must be positive, got zero or less")
         self.degrees_of_freedom = torch.from_numpy(np.clip(freedom, 1e-3, 1e8))
         self._sqrt_weight = torch.sqrt(self.density.fisher_weight(self.dimension, self.degrees_of_freedom))
         diagonal = np.concatenate(_log_diagonals(factors, sizes))
         log_determinant = 2.0 * (diagonal + np.log(np.where(inverse_error > 0, inverse_error, 1.0)).sum(axis=1))
         self._constant = torch.from_numpy(log_determinant) - 2.0 * torch.log(flat_length)
-        self.data = torch.from_numpy(np.where(np.isfinite(gridded.standard_error), gridded.mean, 0.0))
-        self._standard_error = torch.from_numpy(np.where(np.isfinite(gridded.standard_error), gridded.standard_error, 0.0))
+        self.data = torch.from_numpy(np.where(np.isfinite(standard_error), gridded.mean, 0.0))
+        self._standard_error = torch.from_numpy(np.where(np.isfinite(standard_error), standard_error, 0.0))
         where = np.stack([w.mean(axis=1).reshape(-1) for w in gridded.uv_wavelengths()], axis=-1)[order] * ARCSEC
         self.uv = torch.from_numpy(where)
         """u and v of every spectrum, cycles per arcsec, shape (spectrum, 2)."""

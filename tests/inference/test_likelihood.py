@@ -178,4 +178,4 @@ def test_bad_data_are_refused() -> None:
     error[0, 0, 0] = 1.0
     with pytest.raises(DataError, match="at least two unflagged channels"):
         VisibilityNoise(gridded.replace(standard_error=error))
-    assert sorted(DENSITIES) == ["gaussian", "paper", "student_t"]
+    assert sorted(DENSITIES) == ["gaussian", "moderated_t", "paper", "student_t"]

@@ -57,18 +57,19 @@ def test_several_chains_are_each_their_own() -> None:
 
 
 @pytest.mark.parametrize("chart", [CHART, Chart(cut=67.0)])
-@pytest.mark.parametrize("likelihood", ["paper", "student_t"])
+@pytest.mark.parametrize("likelihood", ["paper", "student_t", "moderated_t", "gaussian"])
 def test_fisher_is_minus_the_hessian_where_data_are_the_model(chart: Chart, likelihood: str) -> None:
     """For a Gaussian exactly. For Student's t the weight is ``(nu + p) / (nu + p + 2)``, the Hessian's at no residual ``(nu + p) / nu``."""
     quiet = toy_data(n_cell=30, n_channel=8, noise=False)
-    quiet = dataclasses.replace(quiet, degrees_of_freedom=np.full_like(quiet.degrees_of_freedom, 40.0))
+    quiet = dataclasses.replace(quiet, degrees_of_freedom=np.full_like(quiet.degrees_of_freedom, 40.0),
+                                cell_degrees=np.full_like(quiet.cell_degrees, 40.0))
     fit = toy_fit(quiet, priors=held(*FREE), model={"likelihood": likelihood, "continuum": False})
     target = PosteriorTarget(fit, fit.coordinates(chart))
     z = target.coordinates.from_theta(TRUTH)
     found = target.fisher(z) - torch.diag(target.coordinates.prior_precision(z))
     hessian = -torch.autograd.functional.hessian(lambda p: fit.log_likelihood(target.coordinates.to_theta(p)[0]), z)
     p = 16.0
-    share = 1.0 if likelihood == "paper" else 40.0 / (42.0 + p)
+    share = 1.0 if likelihood in ("paper", "gaussian") else 40.0 / (42.0 + p)
     scale = torch.sqrt(found.diagonal())
     assert torch.allclose(found / torch.outer(scale, scale), share * hessian / torch.outer(scale, scale), atol=1e-6)
 
