@@ -153,6 +153,8 @@ class GridSection(Section):
     """Pixels along a side, even, at most 8192."""
     pixel_scale: Positive
     """Width of a pixel, arcsec."""
+    window: Literal["pillbox", "kaiser-bessel"] = "pillbox"
+    """How visibilities are averaged in a cell; kaiser-bessel is the paper's way, for the likelihoods gaussian and paper only."""
 
     @field_validator("n_pixel")
     @classmethod
@@ -191,6 +193,8 @@ class ReduceSection(Section):
     """Dish diameter, m; read from the ANTENNA table when absent."""
     primary_beam_factor: Annotated[float, Field(ge=0.5, le=2)] = 1.13
     """FWHM of the primary beam in wavelengths over dish diameter; 1.13 is ALMA's."""
+    reweigh: bool = True
+    """Whether weights that are wrong by over 5 % between baselines or in time are corrected, in a second pass over the set."""
     chunk_rows: Annotated[int, Field(gt=0)] = 2000
     """Rows read at a time."""
 

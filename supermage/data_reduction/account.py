@@ -11,6 +11,7 @@ from supermage.constants import ARCSEC
 from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.data_reduction.images import fit_gaussian_beam
 from supermage.data_reduction.spectral import resolution_in_channels
+from supermage.data_reduction.survey import WORTH_CORRECTING
 
 GIVEN = "given in the recipe"
 """Said of a channel response that the recipe has decided."""
@@ -27,7 +28,7 @@ SIDE, FINE = 128, 6.0
 
 
 def account(gridded: GriddedVisibilities) -> list[str]:
-    """Two lines: the channel response and what it was read from; the noise against the weights, and the share that was not used.
+    """Three lines: the channel response and what it was read from; the noise and the share that was not used; what the weights are worth.
 
     Parameters
     ----------
@@ -46,7 +47,19 @@ def account(gridded: GriddedVisibilities) -> list[str]:
     shares = ", ".join(f"{100.0 * sum(block[key] for block in blocks) / total:.2g} % {words}" for key, words in
                        (("flagged", "flagged"), ("unweighted", "left out for want of a weight"), ("beyond_grid", "beyond the grid")))
     return [f"channels: {response}; {gridded.n_channel} in {number}{left_out}",
-            f"noise: variance {spread} times 1/weight, by {estimators}; {shares}"]
+            f"noise: variance {spread} times 1/weight, by {estimators}; {shares}", weights_in_words(gridded)]
+
+
+def weights_in_words(gridded: GriddedVisibilities) -> str:
+    """Verdict on the set's weights, in one line: whether they are inverse variances, but for a factor, between baselines and in time."""
+    blocks = [block for block in gridded.provenance["blocks"] if block.get("spread_of_baselines") is not None]
+    if not blocks:
+        return "weights: not to be judged, for want of differences of hands or integrations"
+    baselines, times = (max(float(block[key]) for block in blocks) for key in ("spread_of_baselines", "spread_in_time"))
+    what = f"sigma departs from the weights by {100.0 * baselines:.2g} % between baselines and {100.0 * times:.2g} % in time"
+    if any(block["weights_corrected"] for block in blocks):
+        return f"weights: {what}; corrected"
+    return f"weights: {what}{'; left as they are' if max(baselines, times) > WORTH_CORRECTING else ''}"
 
 
 def cautions(gridded: GriddedVisibilities) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ _ARRAYS = ("cell_u", "cell_v", "mean", "standard_error", "degrees_of_freedom", "
            "offset_mean", "offset_second", "frequency", "channel_width", "topo_to_frame")
 
 NOISES = ("moderated", "own", "pooled")
+PILLBOX, KAISER_BESSEL = "pillbox", "kaiser-bessel"
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +145,11 @@ class GriddedVisibilities:
                 raise DataError(f"{name} of gridded visibilities must have shape {shape} without an empty axis, got {got}")
         if len(self.block_names) != block:
             raise DataError(f"gridded visibilities need one name a block, got {len(self.block_names)} names for {block} blocks")
+
+    @property
+    def window(self) -> str:
+        """`PILLBOX`, or `KAISER_BESSEL` where the paper's gridding was asked for."""
+        return str(self.provenance.get("window", PILLBOX))
 
     @property
     def n_block(self) -> int:

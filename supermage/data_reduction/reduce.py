@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,30 +10,17 @@ from numpy.typing import NDArray
 from supermage.data_reduction.account import GIVEN
 from supermage.data_reduction.grid import UVGrid
 from supermage.data_reduction.gridded import GriddedVisibilities
-from supermage.data_reduction.gridding import BlockGridder, BlockSums
+from supermage.data_reduction.gridding import BlockSums
 from supermage.data_reduction.measurement_set import MeasurementSet
-from supermage.data_reduction.noise import BlockNoise, measure_noise
+from supermage.data_reduction.noise import BlockNoise
+from supermage.data_reduction.reduce_block import Selection, reduce_block
 from supermage.data_reduction.spectral import Band, SpectralResponse, choose_channels, detect_response, frame_factor
-from supermage.data_reduction.visibilities import ExecutionBlock
 from supermage.errors import DataError, RecipeError
 from supermage.progress import Progress, SilentProgress
 from supermage.recipe import GalaxySection, Recipe, ReduceSection
 
 LEAST_SHARE, LEAST_CELLS = 0.01, 10
 """Share of the unflagged visibilities, and number of cells, below which nothing that a fit could use has reached the grid."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Selection:
-    """An execution block with its chosen channels, and its factor to the velocity frame."""
-
-    block: ExecutionBlock
-    channels: slice
-    factor: float
-
-    @property
-    def frequency(self) -> NDArray[np.float64]:
-        return self.block.window.ascending_frequency[self.channels]
 
 
 def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibilities:
@@ -67,18 +53,16 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
         response, response_words = _response(selections, source, section)
         grid = UVGrid(section.grid.n_pixel, section.grid.pixel_scale, float(np.mean([chosen.frequency for chosen in selections])))
         dish = _dish_diameter(source, section)
-        sums, account = [], []
-        for chosen in selections:
-            one, counted = _grid_block(source, chosen, grid, section.chunk_rows, progress)
-            sums.append(one)
-            account.append(counted)
+        reduced = [reduce_block(source, chosen, grid, response, rows=section.chunk_rows, reweigh=section.reweigh,
+                                window=section.grid.window, progress=progress)
+                   for chosen in selections]
+    sums, noises = [one.sums for one in reduced], [one.noise for one in reduced]
     _check_use(sums, grid)
-    noises = [measure_noise(one, response, name=chosen.block.name) for one, chosen in zip(sums, selections)]
     provenance = {
         "measurement_set": path.name, "field": source.field_name, "telescope": source.telescope, "data_column": source.data_column,
         "stored_frame": selections[0].block.window.frame, "channel_response": response_words,
         "resolution_over_width": selections[0].block.window.resolution / selections[0].block.window.width, "left_out": left_out,
-        "blocks": [{**counted, **_noise_words(noise)} for counted, noise in zip(account, noises)]}
+        "window": section.grid.window, "blocks": [one.account for one in reduced]}
     gridded = _assemble(grid, selections, sums, noises).replace(
         hanning=response.hanning, averaging=response.averaging, phase_centre=source.phase_centre, dish_diameter=dish,
         primary_beam_factor=section.primary_beam_factor, rest_frequency=galaxy.rest_frequency, frame=section.frame,
@@ -87,7 +71,7 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
     return gridded
 
 
-def _select(source: MeasurementSet, galaxy: GalaxySection, section: ReduceSection) -> tuple[list[_Selection], list[str]]:
+def _select(source: MeasurementSet, galaxy: GalaxySection, section: ReduceSection) -> tuple[list[Selection], list[str]]:
     """Blocks whose band holds the line, their channels, and the names of the blocks that do not."""
     bands = []
     for block in source.blocks:
@@ -98,7 +82,7 @@ def _select(source: MeasurementSet, galaxy: GalaxySection, section: ReduceSectio
     kept = covering or [_nearest(bands, galaxy, section)]
     slices = choose_channels([bands[i] for i in kept], section.velocity_range, rest_frequency=galaxy.rest_frequency, frame=section.frame,
                              convention=section.convention)
-    selections = [_Selection(source.blocks[i], channels, bands[i].factor) for i, channels in zip(kept, slices)]
+    selections = [Selection(source.blocks[i], channels, bands[i].factor) for i, channels in zip(kept, slices)]
     frames = sorted({chosen.block.window.frame for chosen in selections})
     if len(frames) > 1:
         raise DataError(f"the windows of a fit must be in one frame, got {', '.join(frames)}; choose a spectral_window")
@@ -111,7 +95,7 @@ def _nearest(bands: list[Band], galaxy: GalaxySection, section: ReduceSection) -
     return int(np.argmin(distances))
 
 
-def _response(selections: list[_Selection], source: MeasurementSet, section: ReduceSection) -> tuple[SpectralResponse, str]:
+def _response(selections: list[Selection], source: MeasurementSet, section: ReduceSection) -> tuple[SpectralResponse, str]:
     """The response that all windows share; the recipe's word goes before the set's."""
     found = [detect_response(chosen.block.window, source.telescope) for chosen in selections]
     responses = {(section.hanning if section.hanning is not None else response.hanning,
@@ -133,26 +117,6 @@ def _dish_diameter(source: MeasurementSet, section: ReduceSection) -> float:
     return source.dish_diameters[0]
 
 
-def _grid_block(source: MeasurementSet, chosen: _Selection, grid: UVGrid, rows: int,
-                progress: Progress) -> tuple[BlockSums, dict[str, Any]]:
-    block = chosen.block
-    gridder = BlockGridder(grid, chosen.frequency.size)
-    total, flagged, unweighted = 0, 0, 0
-    progress.start(f"gridding {block.name}", block.rows)
-    for chunk in source.chunks(block, channels=chosen.channels, rows=rows):
-        gridder.add(chunk)
-        total, flagged, unweighted = total + chunk.weight.size, flagged + chunk.flagged, unweighted + chunk.unweighted
-        progress.advance(chunk.time.size)
-    sums = gridder.finish()
-    if not sums.weight.any():
-        why = f"{flagged} flagged, {unweighted} without a usable weight, {sums.beyond} beyond the grid"
-        raise DataError(f"a block must hold unflagged data inside the grid, got none of {total} visibilities in {block.name} ({why})")
-    progress.done(f"{sums.cell_u.size} cells, {100.0 * flagged / total:.1f} % flagged, {sums.beyond} of {total} beyond the grid")
-    return sums, {"name": block.name, "hands": list(block.hands), "rows": block.rows, "autocorrelations": block.autocorrelations,
-                  "visibilities": total, "flagged": flagged, "unweighted": unweighted, "beyond_grid": sums.beyond,
-                  "gridded": int(sums.count.sum()), "start_mjd": block.start / 86400.0, "stop_mjd": block.stop / 86400.0}
-
-
 def _check_use(sums: list[BlockSums], grid: UVGrid) -> None:
     """Refuse a grid that nearly all visibilities miss: they lie beyond it, or it knows too few cells apart."""
     used, beyond = sum(int(one.count.sum()) for one in sums), sum(one.beyond for one in sums)
@@ -166,13 +130,7 @@ def _check_use(sums: list[BlockSums], grid: UVGrid) -> None:
                         f"{grid.cell_size:.3g} m wide: enlarge reduce.grid.n_pixel times pixel_scale, or take a set with more baselines")
 
 
-def _noise_words(noise: BlockNoise) -> dict[str, Any]:
-    return {"noise_estimator": noise.estimator, "noise_scale": noise.scale, "noise_by_channel": noise.by_channel.round(4).tolist(),
-            "cells_without_own_noise": int(np.count_nonzero(noise.cell_degrees == 0)), "spread_of_cells": noise.prior.spread,
-            "prior_degrees": float(min(noise.prior.degrees, noise.degrees_of_freedom.max()))}
-
-
-def _assemble(grid: UVGrid, selections: list[_Selection], sums: list[BlockSums], noises: list[BlockNoise]) -> GriddedVisibilities:
+def _assemble(grid: UVGrid, selections: list[Selection], sums: list[BlockSums], noises: list[BlockNoise]) -> GriddedVisibilities:
     """Bring the blocks' occupied cells together; a cell that a block does not reach is empty there."""
     side = grid.n_pixel + 1
     numbers = [one.cell_u.astype(np.int64) * side + one.cell_v + side // 2 for one in sums]

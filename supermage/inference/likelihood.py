@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from supermage.constants import ARCSEC
-from supermage.data_reduction.gridded import GriddedVisibilities
+from supermage.data_reduction.gridded import KAISER_BESSEL, GriddedVisibilities
 from supermage.errors import DataError, DomainError, nearest_name
 
 PerSpectrum = Float[Tensor, "spectrum"]
@@ -137,6 +137,9 @@ class VisibilityNoise:
             raise DomainError(
                 f"a likelihood must be one of {', '.join(DENSITIES)}, got '{likelihood}'{nearest_name(likelihood, DENSITIES)}"
             )
+        if gridded.window == KAISER_BESSEL and likelihood not in ("gaussian", "paper"):
+            raise DataError(f"visibilities gridded with a Kaiser-Bessel window have a noise scale in every channel and need the likelihood "
+                            f"gaussian or paper, got {likelihood}")
         self.density = DENSITIES[likelihood]
         self.shape = tuple(gridded.mean.shape)
         self.dtype = dtype

@@ -17,7 +17,8 @@ from tests.data_reduction.factories import make_gridded
 from tests.data_reduction.test_reduce import make_recipe
 
 BLOCK = {"visibilities": 1000, "flagged": 30, "unweighted": 1, "beyond_grid": 200,
-         "noise_scale": 1.0, "noise_estimator": "difference of hands"}
+         "noise_scale": 1.0, "noise_estimator": "difference of hands", "spread_of_baselines": 0.021, "spread_in_time": 0.0,
+         "weights_corrected": False}
 
 
 def facts(*blocks: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -25,13 +26,17 @@ def facts(*blocks: dict[str, Any], **changes: Any) -> dict[str, Any]:
             "blocks": [{**BLOCK, **block} for block in blocks], **changes}
 
 
-def test_two_lines_say_what_was_assumed_and_found() -> None:
+def test_three_lines_say_what_was_assumed_and_found() -> None:
     gridded = make_gridded(n_channel=12, n_cell=40).replace(hanning=True, averaging=1)
     lines = account(gridded.replace(provenance=facts({}, {"noise_scale": 4.0, "flagged": 70}, left_out=["another"])))
     assert lines == [
         "channels: Hanning, averaging 1 (RESOLUTION is 2.000 channel widths); 12 in 2 blocks, 1 more without the line",
         "noise: variance 1 to 4 times 1/weight, by difference of hands; "
-        "5 % flagged, 0.1 % left out for want of a weight, 20 % beyond the grid"]
+        "5 % flagged, 0.1 % left out for want of a weight, 20 % beyond the grid",
+        "weights: sigma departs from the weights by 2.1 % between baselines and 0 % in time"]
+    for changes, words in (({"weights_corrected": True, "spread_in_time": 0.2}, "20 % in time; corrected"),
+                           ({"spread_in_time": 0.2}, "20 % in time; left as they are"), ({"spread_of_baselines": None}, "not to be judged")):
+        assert words in account(gridded.replace(provenance=facts(changes)))[2]
     assert "variance 1.02 times 1/weight" in account(gridded.replace(provenance=facts({"noise_scale": 1.0201})))[1]
 
 
@@ -90,9 +95,10 @@ def test_one_cell_at_the_origin_has_no_beam() -> None:
 @pytest.mark.usefixtures("_one_baseline_is_enough")
 def test_the_alma_set(alma_set: Path, tmp_path: Path) -> None:
     gridded = reduce(make_recipe(tmp_path, alma_set))
-    first, second = account(gridded)
+    first, second, third = account(gridded)
     assert first.startswith("channels: Hanning, averaging 1 (RESOLUTION is 2.000 channel widths); ")
     assert second.startswith("noise: variance ") and second.endswith(" % beyond the grid")
+    assert third.startswith("weights: sigma departs from the weights by ")
     (line,) = cautions(gridded)
     assert line.startswith("a pixel should be at most a third of the beam, ") and line.endswith(", but reduce.grid.pixel_scale is 1")
 
@@ -115,5 +121,5 @@ grid = {{n_pixel = 64, pixel_scale = 1.0}}
         cli.main(["reduce", str(recipe)])
     assert left.value.code == 0
     out, err = capsys.readouterr()
-    assert [line.split(":")[0] for line in out.splitlines()] == ["channels", "noise", "gridded visibilities"]
+    assert [line.split(":")[0] for line in out.splitlines()] == ["channels", "noise", "weights", "gridded visibilities"]
     assert "supermage: warning: doubtful\nsupermage: warning: odd\n" in err

@@ -155,6 +155,18 @@ def test_two_dates_become_two_blocks_with_their_own_frames(spoil: Spoil, tmp_pat
     assert [int(gridded.count[block].sum()) for block in range(2)] == [25 * 2 * gridded.n_channel, 15 * 2 * gridded.n_channel]
 
 
+def test_the_papers_gridding_end_to_end(alma_set: Path, tmp_path: Path) -> None:
+    plain = reduce(make_recipe(tmp_path, alma_set))
+    gridded = reduce(make_recipe(tmp_path, alma_set, grid={"n_pixel": 64, "pixel_scale": 1.0, "window": "kaiser-bessel"}))
+    assert (plain.window, gridded.window) == ("pillbox", "kaiser-bessel")
+    assert open_visibilities(tmp_path / "out" / "visibilities.nc").window == "kaiser-bessel"
+    filled = np.isfinite(gridded.standard_error)
+    assert gridded.count[filled].min() >= 5 and set(zip(gridded.cell_u, gridded.cell_v)) <= set(zip(plain.cell_u, plain.cell_v))
+    # each cell and channel its own sample variance: more scattered than the pooled one
+    spread = [np.std(np.log(one.standard_error * np.sqrt(one.count)), where=np.isfinite(one.standard_error)) for one in (plain, gridded)]
+    assert spread[1] > 2 * spread[0]
+
+
 def test_the_recipe_overrides_what_the_set_says(alma_set: Path, tmp_path: Path) -> None:
     gridded = reduce(make_recipe(tmp_path, alma_set, hanning=True, averaging=2, dish_diameter=7.0))
     assert (gridded.hanning, gridded.averaging, gridded.dish_diameter) == (True, 2, 7.0)

@@ -179,3 +179,30 @@ def test_bad_data_are_refused() -> None:
     with pytest.raises(DataError, match="at least two unflagged channels"):
         VisibilityNoise(gridded.replace(standard_error=error))
     assert sorted(DENSITIES) == ["gaussian", "moderated_t", "paper", "student_t"]
+
+
+def test_the_papers_gridding_needs_a_gaussian() -> None:
+    gridded = make_gridded(n_cell=20).replace(provenance={"window": "kaiser-bessel"})
+    assert VisibilityNoise(gridded, likelihood="paper").n_spectra > 0
+    with pytest.raises(DataError, match="need the likelihood gaussian or paper, got moderated_t"):
+        VisibilityNoise(gridded)
+
+
+def test_each_likelihood_takes_its_noise() -> None:
+    """Standard errors as stored; times the cell's own scale over the moderated one; over the moderated one alone."""
+    gridded = make_gridded(n_cell=20, n_block=1)
+    rng = np.random.default_rng(1)
+    own, moderated, degrees = rng.uniform(0.3, 3.0, (1, 20)), rng.uniform(0.8, 1.2, (1, 20)), rng.uniform(3.0, 50.0, (1, 20))
+    degrees[0, 0] = 0.0
+    gridded = gridded.replace(cell_scale=own, moderated_scale=moderated, cell_degrees=degrees)
+    model = torch.zeros(gridded.mean.shape, dtype=torch.complex128)
+
+    def chi2(kind: str) -> np.ndarray:
+        noise = VisibilityNoise(gridded, likelihood=kind, continuum=False, dtype=torch.float64)
+        return noise.chi2(noise.residual(model)).numpy()
+
+    stored = chi2("moderated_t")
+    np.testing.assert_allclose(chi2("gaussian"), stored * moderated[0], rtol=1e-9)
+    np.testing.assert_allclose(chi2("student_t"), stored * moderated[0] / np.where(degrees[0] > 0, own[0], 1.0), rtol=1e-9)
+    noise = VisibilityNoise(gridded, likelihood="student_t")
+    np.testing.assert_allclose(noise.degrees_of_freedom, [degrees.sum(), *degrees[0, 1:]])
