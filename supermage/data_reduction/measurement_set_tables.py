@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from supermage.errors import DataError
 PARALLEL_HANDS = {5: "RR", 8: "LL", 9: "XX", 12: "YY"}
 _OTHER_HANDS = {1: "I", 2: "Q", 3: "U", 4: "V", 6: "RL", 7: "LR", 10: "XY", 11: "YX"}
 _NEEDED_TABLES = ("ANTENNA", "DATA_DESCRIPTION", "FIELD", "OBSERVATION", "POLARIZATION", "SPECTRAL_WINDOW")
+INDEX_COLUMNS = ("FIELD_ID", "DATA_DESC_ID", "OBSERVATION_ID", "ANTENNA1", "ANTENNA2", "TIME")
 _SCAN_ROWS = 500_000
 LOWEST_FREQUENCY = 1e6
 _ASTROPY_DIRECTIONS = {"J2000": "fk5", "ICRS": "icrs", "B1950": "fk4", "B1950_VLA": "fk4"}
@@ -101,11 +102,12 @@ def read_fields(path: Path) -> list[Field]:
                 code = table.getcell(info["VarRefCol"], row)
                 frame = str(info["TabRefTypes"][list(info["TabRefCodes"]).index(code)]) if not isinstance(code, str) else code
             direction = np.atleast_2d(np.asarray(table.getcell("PHASE_DIR", row)))
-            fields.append(Field(row, name, _to_icrs(float(direction.flat[0]), float(direction[1].flat[0]), frame, path)))
+            fields.append(Field(row, name, to_icrs(float(direction.flat[0]), float(direction[1].flat[0]), frame, path)))
     return fields
 
 
-def _to_icrs(right_ascension: float, declination: float, frame: str, path: Path) -> tuple[float, float]:
+def to_icrs(right_ascension: float, declination: float, frame: str, path: Path) -> tuple[float, float]:
+    """A direction in one of casacore's frames (rad), in ICRS (deg)."""
     if frame not in _ASTROPY_DIRECTIONS:
         raise DataError(f"phase centres must be in one of {', '.join(_ASTROPY_DIRECTIONS)}, got {frame} in {path}")
     from astropy import units
@@ -124,9 +126,7 @@ def read_windows(path: Path) -> dict[int, SpectralWindow]:
         for row in range(table.nrows()):
             frequency = np.atleast_1d(np.asarray(table.getcell("CHAN_FREQ", row), dtype=float))
             width = np.abs(np.atleast_1d(table.getcell("CHAN_WIDTH", row)))
-            if not (frequency > LOWEST_FREQUENCY).all():
-                raise DataError(f"channel frequencies must be in Hz and above 1 MHz, got {frequency[~(frequency > LOWEST_FREQUENCY)][0]:g} "
-                                f"in window {row} of {path}: GHz passed for Hz?")
+            check_frequencies(frequency, row, path)
             resolution = np.abs(np.atleast_1d(table.getcell("RESOLUTION", row))) if table.iscelldefined("RESOLUTION", row) else np.zeros(1)
             if "VarRefCol" in info:
                 code = int(table.getcell(info["VarRefCol"], row))
@@ -138,6 +138,14 @@ def read_windows(path: Path) -> dict[int, SpectralWindow]:
             windows[row] = SpectralWindow(number=row, frequency=frequency, width=float(np.median(width)),
                                           resolution=float(np.median(resolution)), frame=frame, window_function=function, bins=bins)
     return windows
+
+
+def check_frequencies(frequency: NDArray[np.float64], window: int, path: Path) -> None:
+    """Refuse channels that are not in Hz."""
+    wrong = frequency[~(frequency > LOWEST_FREQUENCY)]
+    if wrong.size:
+        raise DataError(f"channel frequencies must be in Hz and above 1 MHz, got {wrong[0]:g} in window {window} of {path}: "
+                        "GHz passed for Hz?")
 
 
 @dataclass(frozen=True)
@@ -156,14 +164,14 @@ def read_hands(path: Path) -> dict[int, Hands]:
         types = [np.atleast_1d(table.getcell("CORR_TYPE", row)).tolist() for row in range(table.nrows())]
     with _subtable(path, "DATA_DESCRIPTION") as table:
         windows, polarizations = table.getcol("SPECTRAL_WINDOW_ID"), table.getcol("POLARIZATION_ID")
-    hands = {}
-    for row, (window, polarization) in enumerate(zip(windows, polarizations)):
-        codes = types[int(polarization)]
-        index = tuple(i for i, code in enumerate(codes) if code in PARALLEL_HANDS)
-        names = {**PARALLEL_HANDS, **_OTHER_HANDS}
-        hands[row] = Hands(int(window), tuple(PARALLEL_HANDS[codes[i]] for i in index), index,
-                           tuple(names.get(code, f"code {code}") for code in codes))
-    return hands
+    return {row: hands_of(int(window), types[int(polarization)]) for row, (window, polarization) in enumerate(zip(windows, polarizations))}
+
+
+def hands_of(window: int, codes: list[int]) -> Hands:
+    """Hands from casacore's numbers of the polarisations."""
+    names = {**PARALLEL_HANDS, **_OTHER_HANDS}
+    index = tuple(i for i, code in enumerate(codes) if code in PARALLEL_HANDS)
+    return Hands(window, tuple(PARALLEL_HANDS[codes[i]] for i in index), index, tuple(names.get(code, f"code {code}") for code in codes))
 
 
 def read_antennas(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -194,18 +202,38 @@ class RowGroup:
 
 
 def scan_rows(table: Any, *, gap_seconds: float) -> list[RowGroup]:
-    """Group the rows of the main table, reading only its index columns, in bounded memory.
+    """Group the rows of the main table, reading only its index columns, in bounded memory."""
+    total = table.nrows()
+    batches = ({name: np.asarray(table.getcol(name, startrow=begin, nrow=min(_SCAN_ROWS, total - begin))) for name in INDEX_COLUMNS}
+               for begin in range(0, total, _SCAN_ROWS))
+    return group_rows(batches, gap_seconds=gap_seconds, what="a measurement set", path=table.name())
+
+
+def group_rows(batches: Iterable[Mapping[str, NDArray[Any]]], *, gap_seconds: float, what: str, path: str | Path) -> list[RowGroup]:
+    """Group rows by field, data description, observation and stretch of time.
 
     A stretch of time ends where no row of the whole set follows for ``gap_seconds``.
+
+    Parameters
+    ----------
+    batches
+        ``INDEX_COLUMNS`` of some rows each.
+    gap_seconds
+        s.
+    what, path
+        Kind of file and its place, for the error.
+
+    Raises
+    ------
+    DataError
+        If a time is NaN or infinite.
     """
     bin_width = min(600.0, gap_seconds / 4)
     found: dict[tuple[int, int, int, int], RowGroup] = {}
-    for begin in range(0, table.nrows(), _SCAN_ROWS):
-        columns = {name: np.asarray(table.getcol(name, startrow=begin, nrow=min(_SCAN_ROWS, table.nrows() - begin)))
-                   for name in ("FIELD_ID", "DATA_DESC_ID", "OBSERVATION_ID", "ANTENNA1", "ANTENNA2", "TIME")}
+    for columns in batches:
         if not np.isfinite(columns["TIME"]).all():
-            raise DataError(f"times of a measurement set must be finite, got {np.count_nonzero(~np.isfinite(columns['TIME']))} NaN "
-                            f"or infinite in {table.name()}")
+            raise DataError(f"times of {what} must be finite, got {np.count_nonzero(~np.isfinite(columns['TIME']))} NaN or infinite "
+                            f"in {path}")
         bins = (columns["TIME"] // bin_width).astype(np.int64)
         keys = np.stack([columns["FIELD_ID"], columns["DATA_DESC_ID"], columns["OBSERVATION_ID"], bins], axis=1)
         unique, inverse = np.unique(keys, axis=0, return_inverse=True)

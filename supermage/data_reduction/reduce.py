@@ -11,9 +11,9 @@ from supermage.data_reduction.account import GIVEN
 from supermage.data_reduction.grid import UVGrid
 from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.data_reduction.gridding import BlockSums
-from supermage.data_reduction.measurement_set import MeasurementSet
 from supermage.data_reduction.noise import BlockNoise
 from supermage.data_reduction.reduce_block import Selection, reduce_block
+from supermage.data_reduction.sources import VisibilitySource, open_source
 from supermage.data_reduction.spectral import Band, SpectralResponse, choose_channels, detect_response, frame_factor
 from supermage.errors import DataError, RecipeError
 from supermage.progress import Progress, SilentProgress
@@ -24,7 +24,7 @@ LEAST_SHARE, LEAST_CELLS = 0.01, 10
 
 
 def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibilities:
-    """Read the recipe's measurement set, grid it, measure its noise and write the gridded visibilities.
+    """Read the recipe's measurement set or UVFITS file, grid it, measure its noise and write the gridded visibilities.
 
     Nothing is written before everything is done: a run that is interrupted leaves no half file, and an earlier file stays as it was.
 
@@ -40,15 +40,15 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
     RecipeError
         If a section is missing, or the output cannot be written.
     DataError
-        If the set cannot be used: see `MeasurementSet`; if the line lies outside the band, the windows have different responses, or no
-        unflagged data, or nearly none, are left inside the grid.
+        If the set cannot be used: see `MeasurementSet` and `UVFITS`; if the line lies outside the band, the windows have different
+        responses, or no unflagged data, or nearly none, are left inside the grid.
     """
     if recipe.galaxy is None or recipe.reduce is None:
         raise RecipeError("reducing needs the sections [galaxy] and [reduce], got a recipe without one of them")
     galaxy, section = recipe.galaxy, recipe.reduce
     progress = progress or SilentProgress()
     path, output = recipe.path(section.measurement_set), recipe.output(section.output)
-    with MeasurementSet(path, field=section.field, spectral_window=section.spectral_window) as source:
+    with open_source(path, field=section.field, spectral_window=section.spectral_window) as source:
         selections, left_out = _select(source, galaxy, section)
         response, response_words = _response(selections, source, section)
         grid = UVGrid(section.grid.n_pixel, section.grid.pixel_scale, float(np.mean([chosen.frequency for chosen in selections])))
@@ -71,7 +71,7 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
     return gridded
 
 
-def _select(source: MeasurementSet, galaxy: GalaxySection, section: ReduceSection) -> tuple[list[Selection], list[str]]:
+def _select(source: VisibilitySource, galaxy: GalaxySection, section: ReduceSection) -> tuple[list[Selection], list[str]]:
     """Blocks whose band holds the line, their channels, and the names of the blocks that do not."""
     bands = []
     for block in source.blocks:
@@ -95,7 +95,7 @@ def _nearest(bands: list[Band], galaxy: GalaxySection, section: ReduceSection) -
     return int(np.argmin(distances))
 
 
-def _response(selections: list[Selection], source: MeasurementSet, section: ReduceSection) -> tuple[SpectralResponse, str]:
+def _response(selections: list[Selection], source: VisibilitySource, section: ReduceSection) -> tuple[SpectralResponse, str]:
     """The response that all windows share; the recipe's word goes before the set's."""
     found = [detect_response(chosen.block.window, source.telescope) for chosen in selections]
     responses = {(section.hanning if section.hanning is not None else response.hanning,
@@ -108,11 +108,11 @@ def _response(selections: list[Selection], source: MeasurementSet, section: Redu
     return SpectralResponse(hanning=hanning, averaging=averaging), GIVEN if told else found[0][1]
 
 
-def _dish_diameter(source: MeasurementSet, section: ReduceSection) -> float:
+def _dish_diameter(source: VisibilitySource, section: ReduceSection) -> float:
     if section.dish_diameter is not None:
         return section.dish_diameter
     if len(source.dish_diameters) != 1 or not source.dish_diameters[0] > 0:
-        got = ", ".join(f"{diameter:g} m" for diameter in source.dish_diameters)
+        got = ", ".join(f"{diameter:g} m" for diameter in source.dish_diameters) or "none"
         raise DataError(f"all dishes must have one known diameter unless reduce.dish_diameter says otherwise, got {got} in {source.path}")
     return source.dish_diameters[0]
 
