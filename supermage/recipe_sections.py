@@ -170,7 +170,7 @@ class ReduceSection(Section):
     """Measurement set to gridded visibilities."""
 
     measurement_set: str
-    """Calibrated measurement set."""
+    """Calibrated measurement set, or UVFITS file."""
     output: str
     """Gridded visibilities to write (netCDF)."""
     grid: GridSection
