@@ -1,4 +1,4 @@
-"""Channels: their response and correlation, the velocity frame of an execution block, and the choice of channels for a line."""
+"""Channels: their velocities, the velocity frame of an execution block, and the choice of channels for a line; and their response."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supermage.constants import SPEED_OF_LIGHT
-from supermage.data_reduction.visibilities import SpectralWindow
+from supermage.data_reduction.response import SpectralResponse as SpectralResponse
+from supermage.data_reduction.response import detect_response as detect_response
+from supermage.data_reduction.response import resolution_in_channels as resolution_in_channels
 from supermage.errors import DataError, DomainError
 
 FloatArray = NDArray[np.float64]
@@ -18,56 +20,6 @@ Velocities = TypeVar("Velocities", float, NDArray[np.float64])
 
 CONVENTIONS = ("radio", "optical")
 FRAMES = ("LSRK", "BARY", "TOPO")
-
-
-@dataclass(frozen=True)
-class SpectralResponse:
-    """How a channel mixes its native neighbours: Hanning smoothing in the correlator, then averaging on line over N native channels.
-
-    Parameters
-    ----------
-    hanning
-        Whether the correlator smoothed with (1/4, 1/2, 1/4).
-    averaging
-        Native channels averaged into one channel.
-
-    Raises
-    ------
-    DomainError
-        If ``averaging`` is below one.
-    """
-
-    hanning: bool
-    averaging: int = 1
-
-    def __post_init__(self) -> None:
-        if self.averaging < 1:
-            raise DomainError(f"averaging must be a positive number of channels, got {self.averaging}")
-
-    @property
-    def taps(self) -> FloatArray:
-        """Weights of the native channels in one channel, sum 1, symmetric about its centre; native spacing is width / averaging."""
-        boxcar = np.full(self.averaging, 1.0 / self.averaging)
-        return np.convolve(boxcar, [0.25, 0.5, 0.25]) if self.hanning else boxcar
-
-    @property
-    def lags(self) -> FloatArray:
-        """Noise correlation of channels 0, 1, 2, ... apart, up to the last that is not zero."""
-        taps = self.taps
-        autocorrelation = np.correlate(taps, taps, mode="full")[taps.size - 1:]
-        return np.asarray(autocorrelation[::self.averaging] / autocorrelation[0], dtype=float)
-
-    def correlation(self, n_channels: int, floor: float = 0.01) -> FloatArray:
-        """Noise correlation matrix, shape (chan, chan), unit diagonal, with a white part ``floor`` that keeps it well conditioned."""
-        matrix = np.zeros((n_channels, n_channels))
-        for lag, value in enumerate(self.lags[:n_channels]):
-            matrix += value * (np.eye(n_channels, k=lag) if lag == 0 else np.eye(n_channels, k=lag) + np.eye(n_channels, k=-lag))
-        return (1.0 - floor) * matrix + floor * np.eye(n_channels)
-
-    def pooling_factor(self, n_channels: int) -> float:
-        """By how much pooling over ``n_channels`` correlated channels falls short of independent ones (1.94 for Hanning, many channels)."""
-        lags = np.arange(1, min(self.lags.size, n_channels))
-        return float(1.0 + 2.0 * np.sum((1.0 - lags / n_channels) * self.lags[lags] ** 2))
 
 
 def velocity_of_frequency(frequency: Velocities, rest_frequency: float, convention: str) -> Velocities:
@@ -86,38 +38,6 @@ def frequency_of_velocity(velocity: Velocities, rest_frequency: float, conventio
     if convention == "radio":
         return rest_frequency * (1.0 - velocity / SPEED_OF_LIGHT)
     return rest_frequency / (1.0 + velocity / SPEED_OF_LIGHT)
-
-
-def resolution_in_channels(response: SpectralResponse) -> float:
-    """Full width at half maximum of a channel's response to a narrow line, in channels: 2.0, 1.16, 0.99 for Hanning and N = 1, 2, 4."""
-    taps = response.taps
-    native = np.arange(taps.size) - (taps.size - 1) / 2
-    offset = np.linspace(0.0, taps.size, 20_001)
-    profile = np.sinc(offset[:, None] - native) @ taps
-    below = int(np.argmax(profile < profile[0] / 2))
-    x = np.interp(profile[0] / 2, [profile[below], profile[below - 1]], [offset[below], offset[below - 1]])
-    return float(2.0 * x / response.averaging)
-
-
-def detect_response(window: SpectralWindow, telescope: str) -> tuple[SpectralResponse, str]:
-    """Spectral response of a window, and in words what it was read from.
-
-    The correlator's own words (SDM_WINDOW_FUNCTION, SDM_NUM_BIN) come first, except where RESOLUTION contradicts them; then RESOLUTION over
-    channel width: about 2, 1.16 or 0.99 is Hanning with 1, 2 or 4 channels averaged. A ratio of exactly 1 is taken as no smoothing.
-    """
-    ratio = window.resolution / window.width
-    if window.window_function.upper() == "HANNING" and window.bins >= 1 and not np.isclose(ratio, 1.0, atol=1e-6):
-        return SpectralResponse(hanning=True, averaging=window.bins), f"SDM_WINDOW_FUNCTION HANNING, SDM_NUM_BIN {window.bins}"
-    words = f"RESOLUTION is {ratio:.3f} channel widths"
-    if ratio <= 0:
-        return SpectralResponse(hanning=False), "RESOLUTION is not given: no smoothing assumed"
-    if ratio > 1.6:
-        return SpectralResponse(hanning=True, averaging=1), words
-    if ratio > 1.08:
-        return SpectralResponse(hanning=True, averaging=2), words
-    if telescope.upper().startswith("ALMA") and abs(ratio - 1.0) > 1e-6:
-        return SpectralResponse(hanning=True, averaging=4), words
-    return SpectralResponse(hanning=False), words
 
 
 def frame_factor(time: float, position: FloatArray, phase_centre: tuple[float, float], *, stored: str, wanted: str) -> float:
