@@ -244,7 +244,13 @@ class ModelSection(Section):
     likelihood: Literal["moderated_t", "student_t", "gaussian", "paper"] = "moderated_t"
     """Student's t of the cells' moderated noise or of each cell's own, the Gaussian of the block's noise, or the paper's with sigma x 2."""
     continuum: bool = True
-    """Whether a flat continuum is marginalised."""
+    """Whether a flat continuum is marginalised in every cell."""
+    continuum_order: Annotated[int, Field(ge=0, le=3)] = 0
+    """Order of the polynomial along the channels that is marginalised as continuum; at least that of a subtraction in the set's history."""
+    block_flux: Annotated[float, Field(ge=0, le=0.2)] = 0.0
+    """Standard deviation of a flux scale of each execution block (0.05 is 5 %); 0: blocks agree."""
+    block_position: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of an offset of each execution block east and north, arcsec; 0: blocks agree."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of the forward model; chi-squared is always summed in double precision."""
 

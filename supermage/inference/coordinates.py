@@ -1,6 +1,6 @@
 """Coordinates in which the sampler walks: z, unbounded, in place of the bounded parameters theta.
 
-A uniform prior becomes a unit normal under ``theta = lo + (hi - lo) Phi(z)``, so that Fisher matrix plus unit matrix is the natural metric.
+A normal prior is a unit normal but for shift and scale, and a uniform one becomes it under ``theta = lo + (hi - lo) Phi(z)``, so that Fisher matrix plus unit matrix is the natural metric.
 Two parameters that the data pin only in combination are replaced by what is measured (pivots):
 
 - ``u1 = log10 v_star^2(R1) + (1 + q1) log10(1 + q1 m)`` in place of ``intensity_rb``, linear in it: ``u1 = intensity_rb + f(others)``;
@@ -189,6 +189,7 @@ class Coordinates:
         self._index = {name: i for i, name in enumerate(self.names)}
         self._stretch = {} if stretch is None else {"log10_mbh": stretch}
         self._bounds = {p.name: (p.lower, p.upper) for p in priors.free}
+        self._normal = {p.name: p.normal for p in priors.free if p.normal is not None}
         for name in priors.circular:
             self._bounds[name] = (cut - 180.0, cut + 180.0)
         self._pivoted = [name for name in ("gamma", "intensity_rb") if pivots is not None and name in self._index]
@@ -210,7 +211,11 @@ class Coordinates:
         theta: dict[str, Tensor] = dict(self._fixed)
         log_jacobian = z.new_zeros(())
         for name, i in self._index.items():
-            if name not in self._pivoted:
+            if name in self._normal:
+                mean, deviation = self._normal[name]
+                theta[name] = mean + deviation * z[i]
+                log_jacobian = log_jacobian + math.log(deviation)
+            elif name not in self._pivoted:
                 here = z[i]
                 if name in self._stretch:
                     here = self._stretch[name].inverse(here)
@@ -234,7 +239,9 @@ class Coordinates:
         z = torch.zeros(self.dimension, dtype=torch.float64)
         for name, i in self._index.items():
             lower, upper = self._bounds[name]
-            if name in self._pivoted:
+            if name in self._normal:
+                z[i] = (full[name] - self._normal[name][0]) / self._normal[name][1]
+            elif name in self._pivoted:
                 u = softbox_inverse(full[name], lower, upper) + self._offset(name, full)
                 z[i] = (u - self._centre[name]) / ((upper - lower) * _UNIFORM_STD)
             else:
@@ -258,8 +265,9 @@ class Coordinates:
         return torch.stack([theta[name] for name in self.names])
 
     def log_prior(self, z: Float[Tensor, "param"]) -> Scalar:
-        """Log density of z under the uniform priors."""
-        return self.to_theta(z)[1] - sum(math.log(p.upper - p.lower) for p in self.priors.free)
+        """Log density of z under the priors."""
+        normal = sum((-0.5 * z[self._index[name]] ** 2 - _LOG_SQRT_2PI for name in self._normal), start=z.new_zeros(()))
+        return self.to_theta(z)[1] + normal - sum(p.log_prior_width for p in self.priors.free)
 
     def _offset(self, name: str, theta: Theta) -> Tensor:
         assert self.pivots is not None

@@ -79,16 +79,17 @@ def unwrap_angle(draws: FloatArray) -> FloatArray:
 
 
 def diagnose_parameter(draws: FloatArray, parameter: Parameter, *, circular: bool = False) -> ParameterDiagnosis:
-    """Diagnose (chain, draw) values of one parameter under its uniform prior."""
+    """Diagnose (chain, draw) values of one parameter under its prior."""
     values = unwrap_angle(draws) if circular else draws
     width = parameter.upper - parameter.lower
+    prior = width / np.sqrt(12.0) if parameter.normal is None else parameter.normal[1]
     deviation = float(values.std())
     bulk = ess(values, method="bulk")
     mean_error = deviation / np.sqrt(ess(values, method="mean")) if deviation > 0 else 0.0
     edges = [float(np.mean(s)) for s in (draws < parameter.lower + EDGE_SHARE * width, draws > parameter.upper - EDGE_SHARE * width)]
     lower, upper = (0.0, 0.0) if circular else edges
     return ParameterDiagnosis(
-        rhat(values), bulk, ess(values, method="tail"), float(mean_error), lower, upper, deviation / (width / np.sqrt(12.0))
+        rhat(values), bulk, ess(values, method="tail"), float(mean_error), lower, upper, deviation / prior
     )
 
 

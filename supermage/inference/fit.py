@@ -111,10 +111,11 @@ def fit(
     section = _section(recipe)
     progress = SilentProgress() if progress is None else progress
     began = time.monotonic()
-    priors = _checked_priors(section)
+    _checked_priors(section)
     output = recipe.output(section.output)
     truth = _read_truth(recipe)
     gridded = open_visibilities(recipe.path(section.visibilities))
+    priors = build_priors(section, gridded.n_block)
     store = CheckpointStore(output.parent / f"{output.stem}.checkpoint", _fingerprint(recipe, gridded))
     found = store.load() if resume else None
     with _workers(factory or ModelFactory(recipe), section.sampler.processes) as workers:

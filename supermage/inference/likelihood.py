@@ -20,6 +20,7 @@ import pyro.distributions as dist
 import torch
 from jaxtyping import Complex, Float
 from numpy.typing import NDArray
+from scipy.linalg import cholesky_banded, eig_banded, solve_banded
 from torch import Tensor
 
 from supermage.constants import ARCSEC
@@ -31,6 +32,9 @@ Whitened = Float[Tensor, "spectrum reim chan"]
 
 COMMON_PATTERN = 32
 """Spectra that miss the same channels share one matrix product when there are at least so many of them."""
+
+LEAST_EIGENVALUE = 1e-3
+"""Of the channels' correlation; the white floor of 1 % keeps every response's above it by a factor of ten."""
 
 PAPER_SIGMA_FACTOR = 2.0
 """The paper's Gaussian multiplies every standard error by two (Yantovski-Barth et al., Sec. 2.3)."""
@@ -90,21 +94,47 @@ DENSITIES: dict[str, Density] = {
 of the execution block's noise, and the paper's Gaussian of each cell's own noise times two."""
 
 
+def continuum_polynomials(gridded: GriddedVisibilities, *, continuum: bool = True, order: int = 0) -> NDArray[np.float64]:
+    """Legendre polynomials along the channels that are marginalised, shape (term, chan); none without a continuum.
+
+    Where the data's history shows a continuum subtraction, its order is the least: what a subtraction of order n does to the noise lies in
+    the span of the polynomials up to n, and marginalising these leaves only contrasts that the subtraction never touched.
+    """
+    if not continuum:
+        return np.zeros((0, gridded.n_channel))
+    done = gridded.provenance.get("continuum_order")
+    place = np.linspace(-1.0, 1.0, gridded.n_channel)
+    return np.ascontiguousarray(np.polynomial.legendre.legvander(place, max(order, int(done or 0))).T)
+
+
 def whitening_matrix(correlation: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Inverse Cholesky factor of a correlation matrix without the rows and columns of missing channels, zero in their place.
 
     Parameters
     ----------
     correlation
-        Shape (chan, chan), positive definite.
+        Shape (chan, chan), positive definite; noise is correlated over a few channels, and the factor is found in the band.
     good
         Which channels are there, shape (chan,).
+
+    Raises
+    ------
+    DataError
+        If the matrix is near singular: such a whitening would trust contrasts of the channels that hold next to no noise.
     """
     matrix = np.zeros_like(correlation)
     kept = np.flatnonzero(good)
     if kept.size:
-        factor = np.linalg.cholesky(correlation[np.ix_(kept, kept)])
-        matrix[np.ix_(kept, kept)] = np.linalg.inv(factor)
+        part = correlation[np.ix_(kept, kept)]
+        reach = int(np.max(np.abs(np.subtract(*np.nonzero(part)))))
+        band = np.zeros((reach + 1, kept.size))
+        for lag in range(reach + 1):
+            band[lag, : kept.size - lag] = np.diagonal(part, -lag)
+        smallest = float(eig_banded(band, lower=True, eigvals_only=True, select="i", select_range=(0, 0))[0])
+        if not smallest > LEAST_EIGENVALUE:
+            raise DataError(f"the channels' noise correlation must have no eigenvalue below {LEAST_EIGENVALUE:g}, got {smallest:.2g}")
+        factor = cholesky_banded(band, lower=True)
+        matrix[np.ix_(kept, kept)] = solve_banded((reach, 0), factor, np.eye(kept.size))
     return matrix
 
 
@@ -118,7 +148,9 @@ class VisibilityNoise:
     likelihood
         A name in `DENSITIES`.
     continuum
-        Whether a flat continuum is marginalised in every cell.
+        Whether a continuum is marginalised in every cell.
+    order
+        Order of its polynomial along the channels, 0 for a flat one; at least that of a subtraction in the data's history.
     dtype
         Precision of the whitening of the *model*; residuals are formed and reduced in float64.
 
@@ -131,8 +163,9 @@ class VisibilityNoise:
     """
 
     def __init__(
-        self, gridded: GriddedVisibilities, *, likelihood: str = "moderated_t", continuum: bool = True, dtype: torch.dtype = torch.float32
-    ) -> None:
+        self, gridded: GriddedVisibilities, *, likelihood: str = "moderated_t", continuum: bool = True, order: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
         if likelihood not in DENSITIES:
             raise DomainError(
                 f"a likelihood must be one of {', '.join(DENSITIES)}, got '{likelihood}'{nearest_name(likelihood, DENSITIES)}"
@@ -150,37 +183,36 @@ class VisibilityNoise:
         value = _spectra(np.where(np.isfinite(standard_error), gridded.mean, 0.0))
         if not np.all(np.isfinite(value)):
             raise DataError("visibilities of unflagged cells must be finite, got NaN or infinity")
-        order, sizes, factors = _group(good, gridded.response.correlation(chan), minimum=2 if continuum else 1)
-        if order.size == 0:
-            raise DataError("a fit needs cells with at least two unflagged channels, got none")
-        inverse_error = np.where(good, 1.0 / np.where(good, error, 1.0), 0.0)[order]
-        self._order = torch.from_numpy(order)
-        self._whole = bool(order.size == block * cell and np.all(np.diff(order) == 1))
+        polynomials = continuum_polynomials(gridded, continuum=continuum, order=order)
+        terms = len(polynomials)
+        places, sizes, factors = _group(good, gridded.response.correlation(chan), minimum=terms + 1)
+        if places.size == 0:
+            raise DataError(f"a fit needs cells with at least {terms + 1} unflagged channels, got none")
+        inverse_error = np.where(good, 1.0 / np.where(good, error, 1.0), 0.0)[places]
+        self._order = torch.from_numpy(places)
+        self._whole = bool(places.size == block * cell and np.all(np.diff(places) == 1))
         self._sizes = sizes
         self._factors = [torch.from_numpy(f).to(dtype) for f in factors]
         self._inverse_error = torch.from_numpy(inverse_error)[:, None, :].to(dtype)
         exact = [torch.from_numpy(f) for f in factors]
-        self._direction = torch.zeros(order.size, chan, dtype=torch.float64)
-        flat_length = torch.ones(order.size, dtype=torch.float64)
-        if continuum:
-            flat = _apply(exact, sizes, torch.from_numpy(inverse_error)[:, None, :])[:, 0, :]
-            flat_length = torch.linalg.vector_norm(flat, dim=-1)
-            self._direction = flat / flat_length[:, None]
-        scaled = torch.from_numpy(np.stack([value.real, value.imag], axis=1)[order] * inverse_error[:, None, :])
-        self._whitened_data = self._project(_apply(exact, sizes, scaled), self._direction)
-        self._direction_fast = self._direction.to(dtype)
-        self.dimension = torch.from_numpy(2.0 * (good[order].sum(axis=1) - int(continuum)))
-        freedom = degrees.ravel()[order]
+        shapes = _apply(exact, sizes, torch.from_numpy(inverse_error[:, None, :] * polynomials))
+        directions, lengths = torch.linalg.qr(shapes.mT)
+        self._directions = directions.permute(2, 0, 1).contiguous()
+        scaled = torch.from_numpy(np.stack([value.real, value.imag], axis=1)[places] * inverse_error[:, None, :])
+        self._whitened_data = self._project(_apply(exact, sizes, scaled), self._directions)
+        self._directions_fast = self._directions.to(dtype)
+        self.dimension = torch.from_numpy(2.0 * (good[places].sum(axis=1) - terms))
+        freedom = degrees.ravel()[places]
         if not np.all(freedom > 0):
             raise DataError("degrees of freedom of unflagged cells must be positive, got zero or less")
         self.degrees_of_freedom = torch.from_numpy(np.clip(freedom, 1e-3, 1e8))
         self._sqrt_weight = torch.sqrt(self.density.fisher_weight(self.dimension, self.degrees_of_freedom))
         diagonal = np.concatenate(_log_diagonals(factors, sizes))
         log_determinant = 2.0 * (diagonal + np.log(np.where(inverse_error > 0, inverse_error, 1.0)).sum(axis=1))
-        self._constant = torch.from_numpy(log_determinant) - 2.0 * torch.log(flat_length)
+        self._constant = torch.from_numpy(log_determinant) - 2.0 * torch.log(lengths.diagonal(dim1=-2, dim2=-1).abs()).sum(dim=-1)
         self.data = torch.from_numpy(np.where(np.isfinite(standard_error), gridded.mean, 0.0))
         self._standard_error = torch.from_numpy(np.where(np.isfinite(standard_error), standard_error, 0.0))
-        where = np.stack([w.mean(axis=1).reshape(-1) for w in gridded.uv_wavelengths()], axis=-1)[order] * ARCSEC
+        where = np.stack([w.mean(axis=1).reshape(-1) for w in gridded.uv_wavelengths()], axis=-1)[places] * ARCSEC
         self.uv = torch.from_numpy(where)
         """u and v of every spectrum, cycles per arcsec, shape (spectrum, 2)."""
 
@@ -202,13 +234,13 @@ class VisibilityNoise:
         return float(self.dimension.sum())
 
     def whiten(self, visibilities: Complex[Tensor, "block chan cell"]) -> Whitened:
-        """Whiten visibilities and remove the flat continuum's direction; linear, differentiable, float64 out."""
+        """Whiten visibilities and remove the continuum's directions; linear, differentiable, float64 out."""
         pairs = torch.view_as_real(visibilities.resolve_conj()).to(self.dtype)
         spectra = pairs.permute(0, 2, 3, 1).reshape(self.shape[0] * self.shape[2], 2, self.shape[1])
         if not self._whole:
             spectra = spectra.index_select(0, self._order)
         whitened = _apply(self._factors, self._sizes, spectra * self._inverse_error)
-        return self._project(whitened, self._direction_fast).to(torch.float64)
+        return self._project(whitened, self._directions_fast).to(torch.float64)
 
     def residual(
         self, visibilities: Complex[Tensor, "block chan cell"], data: Complex[Tensor, "block chan cell"] | None = None
@@ -253,9 +285,11 @@ class VisibilityNoise:
         return torch.where(self._standard_error > 0, noisy, torch.zeros_like(noisy))
 
     @staticmethod
-    def _project(spectra: Tensor, direction: Tensor) -> Tensor:
-        along = (spectra * direction[:, None, :]).sum(dim=-1, keepdim=True)
-        return spectra - along * direction[:, None, :]
+    def _project(spectra: Tensor, directions: Tensor) -> Tensor:
+        for direction in directions:
+            along = (spectra * direction[:, None, :]).sum(dim=-1, keepdim=True)
+            spectra = spectra - along * direction[:, None, :]
+        return spectra
 
 
 class ObservedVisibilities(dist.TorchDistribution):

@@ -19,6 +19,7 @@ from supermage.errors import DomainError, RecipeError
 from supermage.inference.coordinates import Coordinates, Pivots, Stretch
 from supermage.inference.likelihood import ObservedVisibilities, VisibilityNoise
 from supermage.inference.metric import gauss_newton, jacobian
+from supermage.inference.nuisances import BlockNuisances
 from supermage.inference.priors import Priors, build_priors
 from supermage.recipe import Recipe
 
@@ -61,12 +62,15 @@ class GalaxyFit:
         Data and noise.
     priors
         Free and fixed parameters.
+    nuisances
+        What differs between execution blocks, where the priors hold any.
     """
 
-    def __init__(self, galaxy_model: SkyModel, noise: VisibilityNoise, priors: Priors) -> None:
+    def __init__(self, galaxy_model: SkyModel, noise: VisibilityNoise, priors: Priors, nuisances: BlockNuisances | None = None) -> None:
         self.galaxy_model = galaxy_model
         self.noise = noise
         self.priors = priors
+        self.nuisances = nuisances
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,15 +78,21 @@ class GalaxyFit:
         return self.priors.names
 
     def pyro_model(self) -> Theta:
-        """The model as a Pyro program: uniform sites named as in Table 1, and the observed site ``visibilities``."""
+        """The model as a Pyro program: sites named as in Table 1, and the observed site ``visibilities``."""
         theta: dict[str, Tensor] = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.priors.fixed.items()}
         for p in self.priors.free:
             upper = p.lower + 360.0 if p.name in self.priors.circular else p.upper
-            edges = torch.tensor([p.lower, upper], dtype=torch.float64)
-            theta[p.name] = pyro.sample(p.name, dist.Uniform(edges[0], edges[1], validate_args=False))
-        mean = self.galaxy_model.visibilities(theta)
+            numbers = torch.tensor(p.normal or (p.lower, upper), dtype=torch.float64)
+            prior = dist.Uniform if p.normal is None else dist.Normal
+            theta[p.name] = pyro.sample(p.name, prior(numbers[0], numbers[1], validate_args=False))
+        mean = self.visibilities(theta)
         pyro.sample("visibilities", ObservedVisibilities(mean, self.noise), obs=self.noise.data)
         return theta
+
+    def visibilities(self, theta: Theta) -> Complex[Tensor, "block chan cell"]:
+        """Model visibilities, Jy, with what differs between the execution blocks."""
+        visibilities = self.galaxy_model.visibilities(theta)
+        return visibilities if self.nuisances is None else self.nuisances(theta, visibilities)
 
     def log_prob(self, theta: Theta) -> Float[Tensor, ""]:
         """Log of prior times likelihood: the log probability of the Pyro model's trace at theta."""
@@ -91,11 +101,11 @@ class GalaxyFit:
 
     def log_likelihood(self, theta: Theta) -> Float[Tensor, ""]:
         """Log likelihood of every parameter's value."""
-        return self.noise.log_likelihood_of(self.noise.residual(self.galaxy_model.visibilities(theta)))
+        return self.noise.log_likelihood_of(self.noise.residual(self.visibilities(theta)))
 
     def whitened_residual(self, theta: Theta) -> Float[Tensor, "spectrum reim chan"]:
         """Residual whose Jacobian J makes the Fisher matrix J^T J."""
-        return self.noise.fisher_residual(self.noise.residual(self.galaxy_model.visibilities(theta)))
+        return self.noise.fisher_residual(self.noise.residual(self.visibilities(theta)))
 
     def coordinates(self, chart: Chart) -> Coordinates:
         """The coordinates that a chart describes."""
@@ -216,7 +226,7 @@ def build_model(recipe: Recipe, gridded: GriddedVisibilities) -> GalaxyFit:
         raise RecipeError("a fit needs the sections [galaxy] and [fit], got a recipe without")
     options = recipe.fit.model
     dtype = torch.float32 if options.precision == "float32" else torch.float64
-    priors = build_priors(recipe.fit)
+    priors = build_priors(recipe.fit, gridded.n_block)
     _check_line(recipe.galaxy.rest_frequency, gridded, priors)
     _check_centre(gridded.grid.field_of_view, priors)
     emulator: Any = load_model(options.emulator)
@@ -240,8 +250,9 @@ def build_model(recipe: Recipe, gridded: GriddedVisibilities) -> GalaxyFit:
         dtype=dtype,
         halo=options.halo,
     )
-    noise = VisibilityNoise(gridded, likelihood=options.likelihood, continuum=options.continuum, dtype=dtype)
-    return GalaxyFit(galaxy_model, noise, priors)
+    noise = VisibilityNoise(gridded, likelihood=options.likelihood, continuum=options.continuum, order=options.continuum_order, dtype=dtype)
+    nuisances = BlockNuisances(gridded, dtype=dtype) if options.block_flux or options.block_position else None
+    return GalaxyFit(galaxy_model, noise, priors, nuisances)
 
 
 def _check_line(rest_frequency: float, gridded: GriddedVisibilities, priors: Priors) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -14,9 +15,11 @@ class Parameter:
     name, unit, symbol
         Its name in recipes and files, its unit, and how it is set in LaTeX.
     lower, upper
-        Bounds of the default uniform prior, in ``unit``.
+        Bounds of the default uniform prior, in ``unit``; for a normal prior four standard deviations about its mean.
     description
         What it is.
+    normal
+        Mean and standard deviation where the prior is normal.
     """
 
     name: str
@@ -25,6 +28,12 @@ class Parameter:
     lower: float
     upper: float
     description: str
+    normal: tuple[float, float] | None = None
+
+    @property
+    def log_prior_width(self) -> float:
+        """Log of the width of the uniform prior, or what plays its part for a normal one: the standard deviation."""
+        return math.log(self.upper - self.lower if self.normal is None else self.normal[1])
 
 
 TABLE_1 = (
@@ -70,3 +79,33 @@ OPTIONAL = (*NFW_HALO, GAS_INDEX, GAS_MASS, ML_GRADIENT)
 
 PARAMETERS = {parameter.name: parameter for parameter in (*TABLE_1, *OPTIONAL)}
 """Every parameter by name."""
+
+WITHIN = 4.0
+"""Standard deviations about the mean of a normal prior that count as its bounds."""
+
+
+def block_parameters(blocks: int, *, flux: float, position: float) -> tuple[Parameter, ...]:
+    """What may differ between execution blocks, each with a normal prior: the flux scale and the position of the whole source.
+
+    Parameters
+    ----------
+    blocks
+        Number of execution blocks.
+    flux
+        Standard deviation of each block's flux scale about 1; 0 for none. ALMA states 5 % (band 3) to 10 %.
+    position
+        Standard deviation of each block's offsets east and north, arcsec; 0 for none.
+    """
+    made = []
+    for k in range(1, blocks + 1):
+        if flux > 0:
+            made.append(_normal(f"flux_scale_{k}", "", f"f_{k}", 1.0, flux, f"flux scale of execution block {k}"))
+        if position > 0:
+            for axis, towards in (("x", "east"), ("y", "north")):
+                made.append(_normal(f"offset_{axis}_{k}", "arcsec", rf"\Delta {axis}_{k}", 0.0, position,
+                                    f"offset of execution block {k}, {towards}"))  # fmt: skip
+    return tuple(made)
+
+
+def _normal(name: str, unit: str, symbol: str, mean: float, deviation: float, description: str) -> Parameter:
+    return Parameter(name, unit, symbol, mean - WITHIN * deviation, mean + WITHIN * deviation, description, (mean, deviation))

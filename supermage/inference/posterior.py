@@ -162,6 +162,7 @@ class Posterior:
             float(attributes["prior_lower"]),
             float(attributes["prior_upper"]),
             str(attributes.get("description", "")),
+            (float(attributes["prior_mean"]), float(attributes["prior_deviation"])) if "prior_mean" in attributes else None,
         )
 
 
@@ -203,6 +204,7 @@ def make_posterior(
                     symbol=p.symbol,
                     prior_lower=p.lower,
                     prior_upper=p.upper,
+                    **({} if p.normal is None else {"prior_mean": p.normal[0], "prior_deviation": p.normal[1]}),
                     description=p.description,
                     long_name=p.description,
                 )

@@ -1,4 +1,4 @@
-"""Uniform priors: Table 1's, changed or fixed by the recipe."""
+"""Priors: Table 1's uniform ones, changed or fixed by the recipe, and normal ones of what may differ between execution blocks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from supermage.constants import pc_per_arcsec
 from supermage.errors import RecipeError, nearest_name
 from supermage.forward.deprojection import NukerDeprojection
-from supermage.inference.parameters import OPTIONAL, TABLE_1, Parameter
+from supermage.inference.parameters import OPTIONAL, TABLE_1, Parameter, block_parameters
 from supermage.models.nuker_mge import BOX, EDGE_TOLERANCE
 from supermage.physical import broken_rule
 from supermage.recipe import OPTIONAL_NAMES, FitSection, Prior
@@ -31,7 +31,7 @@ class Priors:
     Attributes
     ----------
     free
-        Sampled parameters in the order of Table 1; their ``lower`` and ``upper`` are the prior's.
+        Sampled parameters in the order of Table 1; their ``lower`` and ``upper`` (or ``normal``) are the prior's.
     fixed
         Values of the others.
     """
@@ -118,8 +118,15 @@ def cautions(priors: Priors, distance: float) -> tuple[str, ...]:
             f"{INNERMOST:g} pc lies inside {CUSP:g} pc, degenerate with a black hole; alpha from 0.3 on avoids it",)
 
 
-def build_priors(fit: FitSection) -> Priors:
+def build_priors(fit: FitSection, blocks: int = 0) -> Priors:
     """Table 1's priors, and those of what ``fit.model`` adds, under the recipe's changes.
+
+    Parameters
+    ----------
+    fit
+        The recipe's section.
+    blocks
+        Execution blocks of the data, for what may differ between them.
 
     Raises
     ------
@@ -141,4 +148,5 @@ def build_priors(fit: FitSection) -> Priors:
             free.append(parameter)
     if not free:
         raise RecipeError("a fit needs at least one free parameter, got every one fixed")
+    free.extend(block_parameters(blocks, flux=fit.model.block_flux, position=fit.model.block_position))
     return Priors(tuple(free), fixed)

@@ -55,13 +55,18 @@ class Search:
         return cls((gridded.grid.pixel_scale, gridded.grid.field_of_view / 6.0), (1.5 * gridded.velocity_width, 0.6 * band))
 
 
+def _draw_prior(priors: Priors, rng: np.random.Generator) -> dict[str, float]:
+    """A draw from the priors, away from the very edges of uniform ones; fixed parameters too."""
+    drawn = {p.name: p.lower + (p.upper - p.lower) * float(rng.uniform(INWARDS, 1 - INWARDS)) for p in priors.free if p.normal is None}
+    drawn |= {p.name: float(rng.normal(*p.normal)) for p in priors.free if p.normal is not None}
+    return drawn | dict(priors.fixed)
+
+
 def draw_starts(fit: GalaxyFit, number: int, rng: np.random.Generator, search: Search) -> list[dict[str, float]]:
     """Draws from the priors whose size and rotation lie, log-uniformly, where the data can see them."""
     starts = []
     for _ in range(number):
-        start = {p.name: p.lower + (p.upper - p.lower) * float(rng.uniform(INWARDS, 1 - INWARDS)) for p in fit.priors.free} | dict(
-            fit.priors.fixed
-        )
+        start = _draw_prior(fit.priors, rng)
         size, velocity = (math.exp(rng.uniform(math.log(low), math.log(high))) for low, high in (search.scale_length, search.velocity))
         starts.append(_with_rotation(fit, start, size, velocity, rng))
     return starts
@@ -75,9 +80,7 @@ def vary_starts(
     starts = []
     for k in range(number):
         parent = best[k % len(best)]
-        start = {p.name: p.lower + (p.upper - p.lower) * float(rng.uniform(INWARDS, 1 - INWARDS)) for p in fit.priors.free} | dict(
-            fit.priors.fixed
-        )
+        start = _draw_prior(fit.priors, rng)
         start |= _inside(
             fit.priors,
             {
@@ -135,7 +138,7 @@ def scan(problem: Problem, starts: list[dict[str, float]]) -> list[tuple[float, 
 
 def _profile(fit: GalaxyFit, start: dict[str, float]) -> tuple[float, dict[str, float]]:
     with torch.no_grad():
-        model = _as_complex(fit.noise.whiten(fit.galaxy_model.visibilities(_tensors(start))))
+        model = _as_complex(fit.noise.whiten(fit.visibilities(_tensors(start))))
         data = _as_complex(fit.noise.whitened_data)
         power = float(model.abs().square().sum())
         if not (math.isfinite(power) and power > 0):

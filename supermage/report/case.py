@@ -84,7 +84,7 @@ class Case:
 
     @property
     def continuum(self) -> bool:
-        """Whether a flat continuum was marginalised."""
+        """Whether a continuum was marginalised."""
         return True if self.record.recipe.fit is None else self.record.recipe.fit.model.continuum
 
     @cached_property
@@ -96,14 +96,16 @@ class Case:
     def best_visibilities(self) -> NDArray[np.complex128]:
         """Model visibilities of the best draw, Jy."""
         with torch.no_grad():
-            return self.fit.galaxy_model.visibilities(as_tensors(self.best_theta)).to(torch.complex128).numpy()
+            return self.fit.visibilities(as_tensors(self.best_theta)).to(torch.complex128).numpy()
 
     @cached_property
     def discretisation(self) -> tuple[float, float]:
         """What twice the nodes along each axis of the disc change in the best draw's visibilities: relative rms, and chi-squared."""
         fit, best = self.fit, self.best_visibilities
         with torch.no_grad():
-            finer = fit.galaxy_model.refined().visibilities(as_tensors(self.best_theta)).to(torch.complex128)
+            theta = as_tensors(self.best_theta)
+            refined = fit.galaxy_model.refined().visibilities(theta)
+            finer = (refined if fit.nuisances is None else fit.nuisances(theta, refined)).to(torch.complex128)
             difference = torch.from_numpy(best) - finer
             chi2 = float(fit.noise.chi2(fit.noise.whiten(difference)).sum())
         return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(finer)), chi2
@@ -111,7 +113,9 @@ class Case:
     @cached_property
     def residuals(self) -> Residuals:
         """Whitened residuals of the best draw."""
-        return residuals_of(self.gridded, self.best_visibilities, continuum=self.continuum)
+        fit = self.record.recipe.fit
+        order = 0 if fit is None else fit.model.continuum_order
+        return residuals_of(self.gridded, self.best_visibilities, continuum=self.continuum, order=order)
 
     @cached_property
     def noise(self) -> NoiseFacts | None:

@@ -77,10 +77,10 @@ def sky_cubes(gridded: GriddedVisibilities, model: ComplexArray, continuum: Comp
     model
         Jy, shape (block, chan, cell).
     continuum
-        Flat continuum to take from the data, Jy, shape (block, cell).
+        Continuum to take from the data, Jy, shape (block, chan, cell).
     """
     good = np.isfinite(gridded.standard_error)
-    image = dirty_cube(gridded, np.where(good, gridded.mean - continuum[:, None, :], 0.0))
+    image = dirty_cube(gridded, np.where(good, gridded.mean - continuum, 0.0))
     modelled = dirty_cube(gridded, np.where(good, model, 0.0), fit_beam=False).data
     velocity = velocity_of_frequency(image.frequency, gridded.rest_frequency, gridded.convention)
     order = np.argsort(velocity)

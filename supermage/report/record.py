@@ -33,13 +33,15 @@ class Sampled:
     name, symbol, unit, description
         As in `supermage.inference.parameters`.
     lower, upper
-        Bounds of the uniform prior.
+        Bounds of the uniform prior, or what counts as such of a normal one.
     draws
         Shape (chain, draw); of an angle whose prior is the whole circle, moved by whole turns to lie around its circular mean.
     truth
         Of a mock.
     circular
         Whether it is an angle whose prior is the whole circle.
+    normal
+        Mean and standard deviation of a normal prior.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Sampled:
     draws: FloatArray
     truth: float | None = None
     circular: bool = False
+    normal: tuple[float, float] | None = None
 
     @cached_property
     def mixing(self) -> Mixing:
@@ -60,12 +63,12 @@ class Sampled:
     @property
     def width_ratio(self) -> float:
         """Posterior over prior width."""
-        return width_ratio(self.draws, self.lower, self.upper)
+        return width_ratio(self.draws, self.lower, self.upper, normal=self.normal)
 
     @property
     def touched(self) -> str:
         """Edges of the prior that the posterior runs into: "", "lower", "upper" or "both"."""
-        if self.circular:
+        if self.circular or self.normal is not None:
             return ""
         return {(True, True): "both", (True, False): "lower", (False, True): "upper"}.get(
             touched_edges(self.draws, self.lower, self.upper), ""
@@ -219,6 +222,7 @@ def _sampled(parameter: Parameter, draws: FloatArray, truth: Mapping[str, float]
         upper=parameter.upper,
         draws=unwrap(draws) if circular else draws,
         circular=circular,
+        normal=parameter.normal,
         truth=truth.get(parameter.name),
     )
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from supermage.data_reduction.gridded import GriddedVisibilities
-from supermage.inference.likelihood import whitening_matrix
+from supermage.inference.likelihood import continuum_polynomials, whitening_matrix
 
 FloatArray = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
@@ -53,7 +53,7 @@ class Residuals:
     n_data
         Whitened real numbers.
     continuum
-        Flat continuum of the residual in every cell, Jy, shape (block, cell).
+        Continuum of the residual in every cell, Jy, shape (block, chan, cell).
     """
 
     whitened: FloatArray
@@ -73,7 +73,7 @@ def look_elsewhere(sigma: float, trials: int) -> float:
     return max(float(norm.isf(-math.expm1(trials * math.log1p(-min(single, 1.0 - 1e-15))) / 2.0)), 0.0)
 
 
-def residuals_of(gridded: GriddedVisibilities, model: ComplexArray, *, continuum: bool) -> Residuals:
+def residuals_of(gridded: GriddedVisibilities, model: ComplexArray, *, continuum: bool, order: int = 0) -> Residuals:
     """Whiten data minus model and hold its squares against what noise alone would give.
 
     The likelihood whitens with a small white floor under the channels' correlation, without which the matrix is singular in practice. The
@@ -86,9 +86,11 @@ def residuals_of(gridded: GriddedVisibilities, model: ComplexArray, *, continuum
     model
         Jy, shape (block, chan, cell).
     continuum
-        Whether a flat continuum is projected out of every cell, as in the likelihood.
+        Whether a continuum is projected out of every cell, as in the likelihood.
+    order
+        Of its polynomial, see `continuum_polynomials`.
     """
-    white = _whiten(gridded, model, continuum=continuum)
+    white = _whiten(gridded, model, continuum_polynomials(gridded, continuum=continuum, order=order))
     freedom = np.where(np.isfinite(gridded.standard_error), gridded.degrees_of_freedom, 0.0).max(axis=1)
     freedom = np.maximum(freedom, LEAST_FREEDOM)
     used = white.mean > 0
@@ -116,7 +118,7 @@ def _scale_variance(expected: FloatArray, freedom: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class _White:
-    """Whitened residual, expected square of its real part (both block, chan, cell); variance of chi^2, continuum (both block, cell)."""
+    """Whitened residual, expected square of its real part, continuum (all block, chan, cell); variance of chi^2 (block, cell)."""
 
     value: ComplexArray
     mean: FloatArray
@@ -124,7 +126,7 @@ class _White:
     continuum: ComplexArray
 
 
-def _whiten(gridded: GriddedVisibilities, model: ComplexArray, *, continuum: bool) -> _White:
+def _whiten(gridded: GriddedVisibilities, model: ComplexArray, polynomials: FloatArray) -> _White:
     good = np.isfinite(gridded.standard_error)
     inverse = np.where(good, 1.0 / np.where(good, gridded.standard_error, 1.0), 0.0)
     scaled = np.where(good, gridded.mean - model, 0.0) * inverse
@@ -133,29 +135,24 @@ def _whiten(gridded: GriddedVisibilities, model: ComplexArray, *, continuum: boo
         np.zeros(scaled.shape, dtype=complex),
         np.zeros(scaled.shape),
         np.zeros((gridded.n_block, gridded.n_cell)),
-        np.zeros((gridded.n_block, gridded.n_cell), dtype=complex),
+        np.zeros(scaled.shape, dtype=complex),
     )
     for block in range(gridded.n_block):
         patterns, member = np.unique(good[block].T, axis=0, return_inverse=True)
         for number, pattern in enumerate(patterns):
-            if pattern.sum() < 1 + int(continuum):
+            if pattern.sum() < 1 + len(polynomials):
                 continue
             matrix = whitening_matrix(floored, pattern)
             noise = matrix @ bare @ matrix.T
             for cell in np.flatnonzero(member.reshape(-1) == number):
                 spectrum, covariance = matrix @ scaled[block, :, cell], noise
-                if continuum:
-                    direction = matrix @ inverse[block, :, cell]
-                    length = float(direction @ direction)
-                    out.continuum[block, cell] = direction @ spectrum / length
-                    spectrum = spectrum - direction * out.continuum[block, cell]
-                    across = noise @ direction / length
-                    covariance = (
-                        noise
-                        - np.outer(direction, across)
-                        - np.outer(across, direction)
-                        + np.outer(direction, direction) * float(direction @ across) / length
-                    )
+                if len(polynomials):
+                    directions, lengths = np.linalg.qr(matrix @ (inverse[block, :, cell] * polynomials).T)
+                    along = directions.T @ spectrum
+                    out.continuum[block, :, cell] = np.linalg.solve(lengths, along) @ polynomials
+                    spectrum = spectrum - directions @ along
+                    across = directions.T @ noise
+                    covariance = noise - directions @ across - across.T @ directions.T + directions @ (across @ directions) @ directions.T
                 out.value[block, :, cell] = spectrum
                 out.mean[block, :, cell] = np.where(pattern, np.maximum(np.diagonal(covariance), 0.0), 0.0)
                 out.variance[block, cell] = 4.0 * float(np.sum(covariance**2))

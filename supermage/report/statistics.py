@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from supermage.inference.arviz_access import ess, rhat
 
@@ -36,9 +37,10 @@ def interval(draws: FloatArray, level: float) -> Interval:
     return Interval(float(low), float(high))
 
 
-def width_ratio(draws: FloatArray, lower: float, upper: float) -> float:
-    """Width of the posterior's 68 % interval over that of the uniform prior: 1 where the data taught nothing."""
-    return interval(draws, 0.68).width / (0.68 * (upper - lower))
+def width_ratio(draws: FloatArray, lower: float, upper: float, *, normal: tuple[float, float] | None = None) -> float:
+    """Width of the posterior's 68 % interval over that of the prior, uniform or normal: 1 where the data taught nothing."""
+    prior = 0.68 * (upper - lower) if normal is None else 2.0 * float(norm.isf(0.16)) * normal[1]
+    return interval(draws, 0.68).width / prior
 
 
 def edge_density(draws: FloatArray, lower: float, upper: float, *, fraction: float = EDGE) -> tuple[float, float]:

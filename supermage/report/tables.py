@@ -55,7 +55,7 @@ def row(parameter: Sampled) -> Row:
         minus=fixed_point(minus, decimals),
         low95=place(outer.low),
         high95=place(outer.high),
-        prior=f"{bound(parameter.lower)} to {bound(parameter.upper)}",
+        prior=prior_words(parameter),
         edges="circle" if parameter.circular else parameter.touched or "none",
         width_ratio=f"{parameter.width_ratio:.2f}",
         r_hat=f"{mixing.r_hat:.3f}",
@@ -64,6 +64,15 @@ def row(parameter: Sampled) -> Row:
         truth="" if parameter.truth is None else place(parameter.truth),
         truth_inside=_where(parameter),
     )
+
+
+def prior_words(parameter: Sampled, *, latex: bool = False) -> str:
+    """Bounds of a uniform prior, or mean and standard deviation of a normal one."""
+    if parameter.normal is None:
+        low, high = bound(parameter.lower), bound(parameter.upper)
+        return f"${low}$ to ${high}$" if latex else f"{low} to {high}"
+    mean, deviation = (f"{value:g}" for value in parameter.normal)
+    return rf"${mean} \pm {deviation}$" if latex else f"{mean} +- {deviation} (normal)"
 
 
 def _where(parameter: Sampled) -> str:
@@ -110,7 +119,7 @@ def latex_table(record: Record, *, claimed: bool) -> str:
         cells = [
             math_symbol(parameter),
             math_unit(parameter) or "--",
-            f"${bound(parameter.lower)}$ to ${bound(parameter.upper)}$",
+            prior_words(parameter, latex=True),
             f"${item.median}^{{+{item.plus}}}_{{-{item.minus}}}$",
             f"${item.low95}$ to ${item.high95}$",
             item.width_ratio,

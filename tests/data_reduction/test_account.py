@@ -35,7 +35,8 @@ def test_three_lines_say_what_was_assumed_and_found() -> None:
         "5 % flagged, 0.1 % left out for want of a weight, 20 % beyond the grid",
         "weights: sigma departs from the weights by 2.1 % between baselines and 0 % in time"]
     for changes, words in (({"weights_corrected": True, "spread_in_time": 0.2}, "20 % in time; corrected"),
-                           ({"spread_in_time": 0.2}, "20 % in time; left as they are"), ({"spread_of_baselines": None}, "not to be judged")):
+                           ({"spread_in_time": 0.2}, "20 % in time; left as they are"),
+                           ({"spread_of_baselines": None}, "not to be judged")):
         assert words in account(gridded.replace(provenance=facts(changes)))[2]
     assert "variance 1.02 times 1/weight" in account(gridded.replace(provenance=facts({"noise_scale": 1.0201})))[1]
 

@@ -11,7 +11,14 @@ from scipy import stats
 
 from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.errors import DataError, DomainError
-from supermage.inference.likelihood import DENSITIES, ObservedVisibilities, VisibilityNoise, student_t_fisher_weight, student_t_log_density
+from supermage.inference.likelihood import (
+    DENSITIES,
+    ObservedVisibilities,
+    VisibilityNoise,
+    student_t_fisher_weight,
+    student_t_log_density,
+    whitening_matrix,
+)
 from tests.data_reduction.factories import make_gridded
 
 
@@ -25,24 +32,25 @@ def ragged(seed: int = 5, n_cell: int = 60, n_channel: int = 10) -> GriddedVisib
     return gridded.replace(standard_error=np.where(missing, np.inf, error))
 
 
-def dense_log_likelihood(gridded: GriddedVisibilities, model: np.ndarray, tau: float | None) -> float:
-    """Gaussian log likelihood cell by cell with C = D R D + tau^2 1 1^T, plus what makes tau -> infinity finite."""
+def dense_log_likelihood(gridded: GriddedVisibilities, model: np.ndarray, tau: float | None, order: int = 0) -> float:
+    """Gaussian log likelihood cell by cell with C = D R D + tau^2 P P^T (P: 1, x, ...), plus what makes tau -> infinity finite."""
+    shapes = np.linspace(-1.0, 1.0, gridded.n_channel)[:, None] ** np.arange(order + 1)
     correlation = gridded.response.correlation(gridded.n_channel)
     total = 0.0
     for block in range(gridded.n_block):
         for cell in range(gridded.n_cell):
             error = gridded.standard_error[block, :, cell]
             good = np.isfinite(error)
-            if good.sum() < (2 if tau else 1):
+            if good.sum() < (order + 2 if tau else 1):
                 continue
             covariance = correlation[np.ix_(good, good)] * np.outer(error[good], error[good])
             residual = (model - gridded.mean)[block, good, cell]
             if tau:
-                covariance = covariance + tau**2
+                covariance = covariance + tau**2 * shapes[good] @ shapes[good].T
             log_determinant = np.linalg.slogdet(2 * math.pi * covariance)[1]
             for part in (residual.real, residual.imag):
                 total += -0.5 * float(part @ np.linalg.solve(covariance, part)) - 0.5 * log_determinant
-                total += math.log(tau) + 0.5 * math.log(2 * math.pi) if tau else 0.0
+                total += (order + 1) * (math.log(tau) + 0.5 * math.log(2 * math.pi)) if tau else 0.0
     return total
 
 
@@ -55,6 +63,47 @@ def test_gaussian_log_likelihood_is_that_of_the_dense_covariance(continuum: bool
     got = float(noise.log_likelihood_of(noise.residual(torch.from_numpy(model))))
     # tau large against the noise, small enough for double precision
     assert got == pytest.approx(dense_log_likelihood(gridded, model, 3.0 if continuum else None), rel=1e-6)
+
+
+def test_polynomial_continuum_is_the_dense_limit() -> None:
+    gridded = ragged()
+    rng = np.random.default_rng(0)
+    model = 1e-3 * (rng.standard_normal(gridded.mean.shape) + 1j * rng.standard_normal(gridded.mean.shape))
+    noise = VisibilityNoise(gridded, likelihood="gaussian", order=1, dtype=torch.float64)
+    got = float(noise.log_likelihood_of(noise.residual(torch.from_numpy(model))))
+    assert got == pytest.approx(dense_log_likelihood(gridded, model, 3.0, 1), rel=1e-6)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_a_continuum_subtraction_in_the_history_changes_nothing(order: int) -> None:
+    """A polynomial fitted to line-free channels and taken off every channel, as uvcontsub does: differences of log likelihood stay."""
+    gridded = make_gridded(n_cell=40, n_channel=16)
+    free = np.r_[0:5, 11:16]
+    x = np.linspace(-1.0, 1.0, 16)
+    shapes = x[:, None] ** np.arange(order + 1)
+    fitted = np.einsum("cf,bfk->bck", shapes @ np.linalg.pinv(shapes[free]), gridded.mean[:, free])
+    subtracted = gridded.replace(mean=np.where(np.isfinite(gridded.standard_error), gridded.mean - fitted, 0.0),
+                                 provenance={"continuum_order": order})  # fmt: skip
+    models = [torch.from_numpy(s * np.exp(-20 * x**2)[None, :, None] * np.ones(gridded.mean.shape) * (1 + 0.5j)) for s in (1e-3, 2e-3)]
+    differences = []
+    for data, given in ((gridded, order), (subtracted, 0)):
+        noise = VisibilityNoise(data, likelihood="gaussian", order=given, dtype=torch.float64)
+        one, two = (float(noise.log_likelihood_of(noise.residual(model))) for model in models)
+        differences.append(one - two)
+    assert differences[0] == pytest.approx(differences[1], rel=1e-9) and abs(differences[0]) > 1
+
+
+def test_a_near_singular_correlation_is_refused() -> None:
+    """Hanning alone has eigenvalues down to 2e-6 for 64 channels; a correlation cut at lag two is not positive at all."""
+    bare = make_gridded().response.correlation(64, floor=0.0)
+    cut = np.eye(64) + sum(value * (np.eye(64, k=lag) + np.eye(64, k=-lag)) for lag, value in ((1, 0.661), (2, 0.156)))
+    for matrix in (bare, cut):
+        with pytest.raises(DataError, match=r"no eigenvalue below 0\.001, got "):
+            whitening_matrix(matrix, np.ones(64, dtype=bool))
+    good = np.random.default_rng(1).uniform(size=64) > 0.3
+    kept = np.ix_(good, good)
+    matrix = make_gridded().response.correlation(64)
+    assert np.allclose(whitening_matrix(matrix, good)[kept], np.linalg.inv(np.linalg.cholesky(matrix[kept])), atol=1e-11)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -176,7 +225,7 @@ def test_bad_data_are_refused() -> None:
         VisibilityNoise(gridded, likelihood="studentt")
     error = np.full_like(gridded.standard_error, np.inf)
     error[0, 0, 0] = 1.0
-    with pytest.raises(DataError, match="at least two unflagged channels"):
+    with pytest.raises(DataError, match="at least 2 unflagged channels"):
         VisibilityNoise(gridded.replace(standard_error=error))
     assert sorted(DENSITIES) == ["gaussian", "moderated_t", "paper", "student_t"]
 
