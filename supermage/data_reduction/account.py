@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import ducc0
 import numpy as np
 
 from supermage.constants import ARCSEC
+from supermage.data_reduction.channel_correlation import is_doubtful
 from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.data_reduction.images import fit_gaussian_beam
 from supermage.data_reduction.spectral import resolution_in_channels
@@ -20,6 +23,9 @@ EXACTLY = 1e-6
 
 RESOLUTION_TOLERANCE = 0.03
 """Relative: observatories round, but 2, 1.16 and 0.99 channels are further apart."""
+
+WELL_MEASURED = 0.02
+"""Standard error of the noise's lag 1 that tells Hanning with any averaging up to 4 (0.115 and more) from no smoothing."""
 
 PIXELS_A_BEAM = 3.0
 
@@ -37,7 +43,7 @@ def account(gridded: GriddedVisibilities) -> list[str]:
     """
     facts = gridded.provenance
     blocks = facts["blocks"]
-    response = f"{'Hanning' if gridded.hanning else 'no smoothing'}, averaging {gridded.averaging} ({facts['channel_response']})"
+    response = f"{gridded.response.words} ({facts['channel_response']})"
     number = f"{len(blocks)} block{'s' if len(blocks) > 1 else ''}"
     left_out = f", {len(facts['left_out'])} more without the line" if facts["left_out"] else ""
     scales = [float(block["noise_scale"]) for block in blocks]
@@ -46,8 +52,17 @@ def account(gridded: GriddedVisibilities) -> list[str]:
     total = sum(block["visibilities"] for block in blocks)
     shares = ", ".join(f"{100.0 * sum(block[key] for block in blocks) / total:.2g} % {words}" for key, words in
                        (("flagged", "flagged"), ("unweighted", "left out for want of a weight"), ("beyond_grid", "beyond the grid")))
-    return [f"channels: {response}; {gridded.n_channel} in {number}{left_out}",
+    return [f"channels: {response}; {gridded.n_channel} in {number}{left_out}{_correlation_in_words(facts)}",
             f"noise: variance {spread} times 1/weight, by {estimators}; {shares}", weights_in_words(gridded)]
+
+
+def _correlation_in_words(facts: Mapping[str, Any]) -> str:
+    """Noise correlation of neighbouring channels, measured against expected; empty where it was not measured."""
+    found = facts.get("channel_correlation")
+    if found is None:
+        return ""
+    lag, error, expected = (found[key][1] for key in ("measured", "standard_error", "expected"))
+    return f"; neighbours' noise correlates by {lag:.3f} +- {error:.2g}, {expected:.3f} expected"
 
 
 def weights_in_words(gridded: GriddedVisibilities) -> str:
@@ -75,20 +90,40 @@ def cautions(gridded: GriddedVisibilities) -> tuple[str, ...]:
     """
     facts = gridded.provenance
     ratio, told = float(facts["resolution_over_width"]), facts["channel_response"] == GIVEN
-    lines = []
-    if not told and abs(ratio - 1.0) <= EXACTLY:
+    lines = _cautions_of_the_noise(gridded, told=told)
+    if not lines and not told and abs(ratio - 1.0) <= EXACTLY and not _is_well_measured(facts):
         lines.append("RESOLUTION equals the channel width exactly, and no smoothing was assumed: if the set has been through UVFITS or "
                      "mstransform, give reduce.hanning and reduce.averaging in the recipe")
     if told and ratio > 0 and abs(ratio - 1.0) > EXACTLY:
         wanted = resolution_in_channels(gridded.response)
         if abs(ratio / wanted - 1.0) > RESOLUTION_TOLERANCE:
-            lines.append(f"the recipe's {'Hanning' if gridded.hanning else 'no smoothing'}, averaging {gridded.averaging}, would resolve "
+            lines.append(f"the recipe's {gridded.response.words}, would resolve "
                          f"{wanted:.2f} channel widths, but RESOLUTION is {ratio:.2f}: the recipe's word was taken")
     beam = beam_width(gridded)
     if gridded.grid.pixel_scale > beam / PIXELS_A_BEAM * (1.0 + EXACTLY):
         lines.append(f"a pixel should be at most a third of the beam, {beam:.3g} / {PIXELS_A_BEAM:g} = {beam / PIXELS_A_BEAM:.3g} arcsec, "
                      f"but reduce.grid.pixel_scale is {gridded.grid.pixel_scale:g}")
     return tuple(lines)
+
+
+def _cautions_of_the_noise(gridded: GriddedVisibilities, *, told: bool) -> list[str]:
+    """That the set was regridded, and what was assumed; that the noise is not correlated along the channels as the response makes it."""
+    facts, lines = gridded.provenance, []
+    if facts.get("regridded") and not told:
+        fitted = "which fits the noise's own" if facts.get("channel_correlation") else "which could not be held against the noise"
+        lines.append(f"the set is not as the correlator made it ({'; '.join(facts['history'])}): the channels' correlation was taken to be "
+                     f"that of {gridded.response.words}, {fitted}; TOPO channels, never regridded, are better")
+    found = facts.get("channel_correlation")
+    if found is not None and is_doubtful(found):
+        lines.append(f"neighbouring channels' noise correlates by {found['measured'][1]:.3f} +- {found['standard_error'][1]:.2g}, but the "
+                     f"channel response makes it {found['expected'][1]:.3f}: check reduce.hanning and reduce.averaging")
+    return lines
+
+
+def _is_well_measured(facts: Mapping[str, Any]) -> bool:
+    """Whether the noise itself has confirmed the response."""
+    found = facts.get("channel_correlation")
+    return found is not None and found["standard_error"][1] < WELL_MEASURED and not is_doubtful(found)
 
 
 def beam_width(gridded: GriddedVisibilities) -> float:

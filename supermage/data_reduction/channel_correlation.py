@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Any, Protocol
@@ -32,7 +32,7 @@ DOUBTFUL_SIGMA, DOUBTFUL_LAG = 5.0, 0.05
 UNKNOWN_FRACTION = 0.5 - 0.5 * 3.0**-0.5
 """Fraction of the interpolation where it cannot be measured, 0.211: that whose broadening is the mean over all offsets, f (1 - f) = 1/6."""
 
-_SLICES, _BATCHES, _LONGEST_PAIR = 4, 32, 120.0
+_BATCHES, _LONGEST_PAIR = 32, 120.0
 _WORTH_A_FRACTION, _KNOWN, _MODEL_ERROR = 4.0, 0.05, 0.01
 
 
@@ -66,8 +66,7 @@ class ChannelCorrelation:
 
     def differs_from(self, response: SpectralResponse) -> bool:
         """Whether lag 1 is not what a response makes it: by more than 5 standard errors and 0.05."""
-        difference = abs(float(self.lags[1]) - lag_of(response, 1))
-        return difference > max(DOUBTFUL_SIGMA * float(self.standard_error[1]), DOUBTFUL_LAG)
+        return is_doubtful(self.to_json(response))
 
     def misfit(self, response: SpectralResponse) -> float:
         """Chi^2 of lags 1 and 2 against a response, each with 0.01 for what a stationary response cannot be."""
@@ -79,6 +78,11 @@ class ChannelCorrelation:
         return {"measured": self.lags.round(4).tolist(), "standard_error": self.standard_error.round(5).tolist(),
                 "expected": [round(lag_of(response, lag), 4) for lag in range(self.lags.size)], "products": self.products,
                 "estimator": self.estimator}
+
+
+def is_doubtful(facts: Mapping[str, Any]) -> bool:
+    """Whether lag 1 is not as expected, by more than 5 standard errors and 0.05: of what `ChannelCorrelation.to_json` stored."""
+    return abs(facts["measured"][1] - facts["expected"][1]) > max(DOUBTFUL_SIGMA * facts["standard_error"][1], DOUBTFUL_LAG)
 
 
 def lag_of(response: SpectralResponse, lag: int) -> float:
@@ -205,9 +209,9 @@ def _add_products(data, weight, used, sums):  # type: ignore[no-untyped-def]  # 
             batch[lag, 1] += count
 
 
-def sample_correlation(source: Source, blocks: Sequence[tuple[ExecutionBlock, slice]], *, rows: int = 2000,
-                       products: int = PRODUCTS) -> ChannelCorrelation | None:
-    """Measure the correlation from a part of each block: rows at four times along it, no more than are needed.
+def sample_correlation(source: Source, blocks: Sequence[tuple[ExecutionBlock, slice]], *, rows: int = 2000, products: int = PRODUCTS,
+                       slices: int = 4) -> ChannelCorrelation | None:
+    """Measure the correlation from a part of each block: rows from the start of each of its quarters, no more than are needed.
 
     Parameters
     ----------
@@ -219,6 +223,8 @@ def sample_correlation(source: Source, blocks: Sequence[tuple[ExecutionBlock, sl
         Rows a chunk.
     products
         Most pairs of channels that enter.
+    slices
+        Parts of a block's time that are looked into; 1 where the source can only be read from its beginning.
 
     Returns
     -------
@@ -227,11 +233,12 @@ def sample_correlation(source: Source, blocks: Sequence[tuple[ExecutionBlock, sl
     """
     n_channel = len(range(*blocks[0][1].indices(blocks[0][0].window.n_channel)))
     lags = LagAccumulator(n_channel, rows=0, products=products)
-    each = max(n_channel * 2 * max(lags.n_lag, 1), 1)
-    chunks = max(1, -(-products // (each * rows * _SLICES * len(blocks))))
+    if lags.n_lag < 1:
+        return None
+    chunks = max(1, -(-products // (2 * n_channel * lags.n_lag * rows * slices * len(blocks))))
     for block, channels in blocks:
-        whole = block.rows <= chunks * rows * _SLICES
-        ends = np.linspace(block.start, block.stop, 2 if whole else _SLICES + 1).tolist()
+        whole = block.rows <= chunks * rows * slices
+        ends = np.linspace(block.start, block.stop, 2 if whole else slices + 1).tolist()
         for start, stop in pairwise(ends):
             piece = replace(block, start=start, stop=stop)
             for chunk in islice(source.chunks(piece, channels=channels, rows=rows), None if whole else chunks):

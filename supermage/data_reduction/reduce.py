@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supermage.data_reduction.account import GIVEN
+from supermage.data_reduction.channel_correlation import sample_correlation, settle_response
 from supermage.data_reduction.grid import UVGrid
 from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.data_reduction.gridding import BlockSums
+from supermage.data_reduction.history import read_processing
 from supermage.data_reduction.noise import BlockNoise
 from supermage.data_reduction.reduce_block import Selection, reduce_block
 from supermage.data_reduction.sources import VisibilitySource, open_source
@@ -50,7 +52,7 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
     path, output = recipe.path(section.measurement_set), recipe.output(section.output)
     with open_source(path, field=section.field, spectral_window=section.spectral_window) as source:
         selections, left_out = _select(source, galaxy, section)
-        response, response_words = _response(selections, source, section)
+        response, response_facts = _response(selections, source, section)
         grid = UVGrid(section.grid.n_pixel, section.grid.pixel_scale, float(np.mean([chosen.frequency for chosen in selections])))
         dish = _dish_diameter(source, section)
         reduced = [reduce_block(source, chosen, grid, response, rows=section.chunk_rows, reweigh=section.reweigh,
@@ -60,7 +62,7 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
     _check_use(sums, grid)
     provenance = {
         "measurement_set": path.name, "field": source.field_name, "telescope": source.telescope, "data_column": source.data_column,
-        "stored_frame": selections[0].block.window.frame, "channel_response": response_words,
+        "stored_frame": selections[0].block.window.frame, **response_facts,
         "resolution_over_width": selections[0].block.window.resolution / selections[0].block.window.width, "left_out": left_out,
         "window": section.grid.window, "blocks": [one.account for one in reduced]}
     gridded = _assemble(grid, selections, sums, noises).replace(
@@ -95,17 +97,27 @@ def _nearest(bands: list[Band], galaxy: GalaxySection, section: ReduceSection) -
     return int(np.argmin(distances))
 
 
-def _response(selections: list[Selection], source: VisibilitySource, section: ReduceSection) -> tuple[SpectralResponse, str]:
-    """The response that all windows share; the recipe's word goes before the set's."""
-    found = [detect_response(chosen.block.window, source.telescope) for chosen in selections]
-    responses = {(section.hanning if section.hanning is not None else response.hanning,
-                  section.averaging if section.averaging is not None else response.averaging) for response, _ in found}
-    if len(responses) > 1:
-        raise DataError("the windows of a fit must have one channel response, got " + ", ".join(
-            f"hanning {hanning} averaging {averaging}" for hanning, averaging in sorted(responses)) + "; choose a spectral_window")
-    hanning, averaging = responses.pop()
+def _response(selections: list[Selection], source: VisibilitySource, section: ReduceSection) -> tuple[SpectralResponse, dict[str, Any]]:
+    """The response that all windows share, the recipe's word before the set's, and for the provenance what it rests on."""
+    windows = [chosen.block.window for chosen in selections]
+    processed = [read_processing(source.path, window) for window in windows]
+    found = [detect_response(window, source.telescope, done) for window, done in zip(windows, processed)]
     told = section.hanning is not None or section.averaging is not None
-    return SpectralResponse(hanning=hanning, averaging=averaging), GIVEN if told else found[0][1]
+    responses = {SpectralResponse(hanning=section.hanning if section.hanning is not None else response.hanning,
+                                  averaging=section.averaging if section.averaging is not None else response.averaging)
+                 if told else response for response, _ in found}
+    if len(responses) > 1:
+        raise DataError("the windows of a fit must have one channel response, got " + "; ".join(
+            sorted(response.words for response in responses)) + "; choose a spectral_window")
+    response = responses.pop()
+    measured = sample_correlation(source, [(chosen.block, chosen.channels) for chosen in selections], rows=section.chunk_rows,
+                                  slices=4 if source.path.is_dir() else 1)
+    if not told:
+        response = settle_response(response, measured, windows[0], processed[0])
+    return response, {
+        "channel_response": GIVEN if told else found[0][1], "history": list(processed[0].steps), "regridded": processed[0].regridded,
+        "continuum_order": max((done.continuum_order for done in processed if done.continuum_order is not None), default=None),
+        "channel_correlation": None if measured is None else measured.to_json(response)}
 
 
 def _dish_diameter(source: VisibilitySource, section: ReduceSection) -> float:

@@ -65,6 +65,36 @@ def test_a_channel_response_that_is_doubtful_is_said(ratio: float, words: str, h
     assert all(line.startswith(start) and "\n" not in line for line in lines)
 
 
+def correlation(measured: float, error: float, expected: float) -> dict[str, Any]:
+    return {"channel_correlation": {"measured": [1.0, measured], "standard_error": [0.0, error], "expected": [1.0, expected],
+                                    "products": 1000, "estimator": "difference of hands"}}
+
+
+def test_the_noise_of_neighbours_is_held_against_the_response() -> None:
+    gridded = make_gridded(n_channel=12, n_cell=40)
+    line = account(gridded.replace(provenance=facts({}, **correlation(0.661, 0.0042, 2 / 3))))[0]
+    assert line.endswith("; 12 in 1 block; neighbours' noise correlates by 0.661 +- 0.0042, 0.667 expected")
+
+
+@pytest.mark.parametrize(("changes", "start"), [
+    (correlation(0.66, 0.01, 0.667), ""), (correlation(0.6, 0.02, 0.667), ""), (correlation(0.62, 0.001, 0.667), ""),
+    (correlation(0.6, 0.01, 0.667), "neighbouring channels' noise correlates by 0.600 +- 0.01, but the channel response makes it 0.667: "),
+    ({"channel_correlation": None}, ""),
+    ({"regridded": True, "history": ["regridded to channels in LSRK (cvel)"], **correlation(0.66, 0.01, 0.667)},
+     "the set is not as the correlator made it (regridded to channels in LSRK (cvel)): the channels' correlation was taken to be that of "
+     "Hanning, averaging 1, which fits the noise's own; "),
+    ({"regridded": True, "history": ["a", "b"], "channel_correlation": None, "resolution_over_width": 1.0},
+     "the set is not as the correlator made it (a; b): the channels' correlation was taken to be that of Hanning, averaging 1, which "),
+    ({"regridded": True, "history": ["a"], "channel_response": GIVEN}, ""),
+    ({"resolution_over_width": 1.0, **correlation(0.01, 0.001, 0.0)}, ""), ({"resolution_over_width": 1.0}, EXACT),
+    ({"resolution_over_width": 1.0, **correlation(0.01, 0.03, 0.0)}, EXACT)])
+def test_what_the_noise_says_of_the_response(changes: dict[str, Any], start: str) -> None:
+    gridded = make_gridded(n_channel=12, n_cell=40, pixel_scale=0.01)
+    lines = [line for line in cautions(gridded.replace(provenance=facts({}, **changes))) if "a pixel" not in line]
+    assert len(lines) == bool(start)
+    assert all(line.startswith(start) and "\n" not in line for line in lines)
+
+
 @pytest.mark.parametrize(("n_pixel", "share"), [(32, 0.0), (128, 0.0), (128, 0.8)])
 def test_the_beam_is_that_of_the_image(n_pixel: int, share: float) -> None:
     """Whatever the weights: the same cells in an image of finer pixels."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from supermage.data_reduction.account import cautions
 from supermage.data_reduction.calibrate import run_casatasks
 from supermage.data_reduction.casa import casadata_folder, import_casatools
 from supermage.data_reduction.channel_correlation import ChannelCorrelation, lag_of, sample_correlation, settle_response
@@ -17,12 +18,14 @@ from supermage.data_reduction.history import Call, Processing, processing_of_cal
 from supermage.data_reduction.measurement_set import MeasurementSet
 from supermage.data_reduction.mock_array import plan_blocks, read_array, write_empty_set
 from supermage.data_reduction.mock_noise import correlated_noise
+from supermage.data_reduction.reduce import reduce
 from supermage.data_reduction.response import SpectralResponse, detect_response
 from supermage.data_reduction.spectral import frame_factor
 from supermage.data_reduction.visibilities import SpectralWindow
 from supermage.errors import DataError
 from supermage.recipe import Antennas, GalaxySection, SimulateSection
 
+from .test_reduce import make_recipe
 from .test_sky import TRUTH
 
 CHANNELS, WIDTH = 200, 1e6
@@ -165,6 +168,28 @@ def test_a_continuum_that_was_subtracted_is_known(processed: Path, name: str, or
     processing = read_processing(processed / (name if "." in name else f"{name}.ms"), _window())
     assert processing.continuum_order == order
     assert words in "; ".join(processing.steps)
+
+
+@pytest.mark.parametrize(("name", "order", "said"), [
+    ("mock", None, []), ("split2", None, ["averaged over 2 channels (split)"]),
+    ("line_split", 1, ["continuum subtracted, polynomial of order 1 (uvcontsub)", "averaged over 2 channels (split)"]),
+    ("regridded", None, ["regridded to channels in LSRK, by linear interpolation (mstransform)"])])
+def test_reduce_takes_the_history_into_account(processed: Path, tmp_path: Path, name: str, order: int | None, said: list[str]) -> None:
+    _, response, _ = _measured(processed / f"{name}.ms")
+    rest, middle = 230.538e9, TRUTH["systemic_velocity"]
+    gridded = reduce(make_recipe(tmp_path, processed / f"{name}.ms", rest_frequency=rest, velocity_range=(middle - 60, middle + 60)))
+    facts = gridded.provenance
+    assert (facts["history"], facts["continuum_order"], facts["regridded"]) == (said, order, name == "regridded")
+    assert (gridded.hanning, gridded.averaging) == (response.hanning, response.averaging)
+    found = facts["channel_correlation"]
+    assert abs(found["measured"][1] - found["expected"][1]) < 5 * found["standard_error"][1] + 0.015
+    warnings = [line for line in cautions(gridded) if "a pixel" not in line]
+    assert [line.startswith("the set is not as the correlator made it (regridded to channels in LSRK") for line in warnings] == (
+        [True] if name == "regridded" else [])
+    told = reduce(make_recipe(tmp_path, processed / f"{name}.ms", rest_frequency=rest, velocity_range=(middle - 60, middle + 60),
+                              hanning=False, averaging=4))
+    assert (told.hanning, told.averaging, told.provenance["channel_response"]) == (False, 4, "given in the recipe")
+    assert "check reduce.hanning and reduce.averaging" in "".join(cautions(told))
 
 
 def test_mstransform_is_silent_about_averages_and_selected_windows(processed: Path) -> None:
