@@ -110,9 +110,9 @@ def _cautions_of_the_noise(gridded: GriddedVisibilities, *, told: bool) -> list[
     """That the set was regridded, and what was assumed; that the noise is not correlated along the channels as the response makes it."""
     facts, lines = gridded.provenance, []
     if facts.get("regridded") and not told:
-        fitted = "which fits the noise's own" if facts.get("channel_correlation") else "which could not be held against the noise"
-        lines.append(f"the set is not as the correlator made it ({'; '.join(facts['history'])}): the channels' correlation was taken to be "
-                     f"that of {gridded.response.words}, {fitted}; TOPO channels, never regridded, are better")
+        fitted = "which was fitted to the noise" if facts.get("channel_correlation") else "which could not be held against the noise"
+        lines.append(f"the channels may not be the correlator's own ({'; '.join(facts['history'])}): their response was taken to be "
+                     f"{gridded.response.words}, {fitted}; TOPO channels, never regridded, are better")
     found = facts.get("channel_correlation")
     if found is not None and is_doubtful(found):
         lines.append(f"neighbouring channels' noise correlates by {found['measured'][1]:.3f} +- {found['standard_error'][1]:.2g}, but the "

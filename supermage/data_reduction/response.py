@@ -253,8 +253,8 @@ def _correlator_response(window: SpectralWindow, telescope: str, averaged: int, 
         more = 1 if regridded else _averaged_in_silence(ratio, window.bins)
         later = f", but RESOLUTION is {now:.3f} channel widths: averaged over {more} since" if more > 1 else ""
         return SpectralResponse(hanning=True, averaging=window.bins * more), told + later
-    if regridded:
-        return SpectralResponse(hanning=False), f"RESOLUTION, {now:.3f} channel widths, does not tell after regridding"
+    if regridded and np.isclose(ratio, 1.0, atol=1e-6):
+        return SpectralResponse(hanning=False), "RESOLUTION is the channel width, as after any regridding"
     return _response_of_ratio(ratio, now, telescope)
 
 

@@ -81,10 +81,10 @@ def test_the_noise_of_neighbours_is_held_against_the_response() -> None:
     (correlation(0.6, 0.01, 0.667), "neighbouring channels' noise correlates by 0.600 +- 0.01, but the channel response makes it 0.667: "),
     ({"channel_correlation": None}, ""),
     ({"regridded": True, "history": ["regridded to channels in LSRK (cvel)"], **correlation(0.66, 0.01, 0.667)},
-     "the set is not as the correlator made it (regridded to channels in LSRK (cvel)): the channels' correlation was taken to be that of "
-     "Hanning, averaging 1, which fits the noise's own; "),
+     "the channels may not be the correlator's own (regridded to channels in LSRK (cvel)): their response was taken to be "
+     "Hanning, averaging 1, which was fitted to the noise; "),
     ({"regridded": True, "history": ["a", "b"], "channel_correlation": None, "resolution_over_width": 1.0},
-     "the set is not as the correlator made it (a; b): the channels' correlation was taken to be that of Hanning, averaging 1, which "),
+     "the channels may not be the correlator's own (a; b): their response was taken to be Hanning, averaging 1, which could not "),
     ({"regridded": True, "history": ["a"], "channel_response": GIVEN}, ""),
     ({"resolution_over_width": 1.0, **correlation(0.01, 0.001, 0.0)}, ""), ({"resolution_over_width": 1.0}, EXACT),
     ({"resolution_over_width": 1.0, **correlation(0.01, 0.03, 0.0)}, EXACT)])

@@ -184,7 +184,7 @@ def test_reduce_takes_the_history_into_account(processed: Path, tmp_path: Path, 
     found = facts["channel_correlation"]
     assert abs(found["measured"][1] - found["expected"][1]) < 5 * found["standard_error"][1] + 0.015
     warnings = [line for line in cautions(gridded) if "a pixel" not in line]
-    assert [line.startswith("the set is not as the correlator made it (regridded to channels in LSRK") for line in warnings] == (
+    assert [line.startswith("the channels may not be the correlator's own (regridded to channels in LSRK") for line in warnings] == (
         [True] if name == "regridded" else [])
     told = reduce(make_recipe(tmp_path, processed / f"{name}.ms", rest_frequency=rest, velocity_range=(middle - 60, middle + 60),
                               hanning=False, averaging=4))

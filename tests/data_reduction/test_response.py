@@ -83,7 +83,8 @@ def test_averaging_of_which_the_history_is_silent(ratio: float, function: str, b
     (2.0, "", 0, (("smooth", 1), ("average", 2)), SpectralResponse(True, 1, (("smooth", 1), ("average", 2)))),
     (1.0, "HANNING", 2, (("regrid", 1),), SpectralResponse(True, 2)),
     (1.0, "HANNING", 2, (("regrid", 4),), SpectralResponse(True, 2, (("widen", 4),))),
-    (1.0, "", 0, (("smooth", 1), ("regrid", 0)), SpectralResponse(False, 1, (("smooth", 1),)))])
+    (1.0, "", 0, (("smooth", 1), ("regrid", 0)), SpectralResponse(False, 1, (("smooth", 1),))),
+    (2.0, "", 0, (("regrid", 0),), SpectralResponse(True, 1))])
 def test_the_history_goes_into_the_response(ratio: float, function: str, bins: int, operations: tuple[Operation, ...],
                                             expected: SpectralResponse) -> None:
     processing = Processing(operations, steps=("so it went",))
