@@ -27,7 +27,8 @@ from supermage.constants import ARCSEC
 from supermage.data_reduction.gridded import KAISER_BESSEL, GriddedVisibilities
 from supermage.errors import DataError, DomainError, nearest_name
 
-PerSpectrum = Float[Tensor, "spectrum"]
+PerSpectrum = Float[Tensor, "*point spectrum"]
+OneASpectrum = Float[Tensor, "spectrum"]
 Whitened = Float[Tensor, "spectrum reim chan"]
 
 COMMON_PATTERN = 32
@@ -59,7 +60,7 @@ class Density:
     noise: str
 
 
-def student_t_log_density(chi2: PerSpectrum, dimension: PerSpectrum, degrees_of_freedom: PerSpectrum) -> PerSpectrum:
+def student_t_log_density(chi2: PerSpectrum, dimension: OneASpectrum, degrees_of_freedom: OneASpectrum) -> PerSpectrum:
     """Multivariate Student-t: all channels, real and imaginary, share one *estimated* scale with ``nu`` degrees of freedom.
 
     The scale's error is common to the spectrum, so the residuals are not independent t variates: given the true scale they are
@@ -70,12 +71,14 @@ def student_t_log_density(chi2: PerSpectrum, dimension: PerSpectrum, degrees_of_
     return constant - (nu + p) / 2 * torch.log1p(chi2 / nu)
 
 
-def student_t_fisher_weight(dimension: PerSpectrum, degrees_of_freedom: PerSpectrum) -> PerSpectrum:
+def student_t_fisher_weight(dimension: OneASpectrum, degrees_of_freedom: OneASpectrum) -> OneASpectrum:
     """``(nu + p) / (nu + p + 2)``; for p = 1 the familiar ``(nu + 1) / (nu + 3)``."""
     return (degrees_of_freedom + dimension) / (degrees_of_freedom + dimension + 2)
 
 
-def gaussian_log_density(chi2: PerSpectrum, dimension: PerSpectrum, degrees_of_freedom: PerSpectrum, *, factor: float = 1.0) -> PerSpectrum:
+def gaussian_log_density(
+    chi2: PerSpectrum, dimension: OneASpectrum, degrees_of_freedom: OneASpectrum, *, factor: float = 1.0
+) -> PerSpectrum:
     """Gaussian whose standard errors are multiplied by ``factor``."""
     return -0.5 * chi2 / factor**2 - dimension * (0.5 * math.log(2 * math.pi) + math.log(factor)) + 0.0 * degrees_of_freedom
 
