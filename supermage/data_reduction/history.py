@@ -37,9 +37,17 @@ class Processing:
     interpolation
         Of the last regridding; empty where it is not known or there was none.
     continuum_order
-        Highest order of a polynomial that was fitted to each visibility's channels and subtracted; None where none is known.
+        Highest order n of a polynomial that was fitted to each visibility's channels and subtracted; None where none is known.
     steps
         The same in words.
+
+    Notes
+    -----
+    A likelihood that marginalises polynomials of order n or more along the channels needs no other account of a subtraction: whatever was
+    fitted, over whichever channels, a polynomial of order n was subtracted, noise of the fit and all, and contrasts of the channels that
+    are orthogonal to such polynomials are what they were, bit for bit but for rounding. Averaging leaves a polynomial one of its order,
+    linear interpolation one of order 1. It is not exact in cells where the channels' weights or flags differ: a mean over unlike
+    visibilities in each channel is no polynomial.
     """
 
     operations: tuple[Operation, ...] = ()
@@ -260,7 +268,10 @@ def _cvel(call: Call, window: int) -> Processing:
 
 
 def _mstransform(call: Call, window: int) -> Processing:
-    """In the order in which mstransform works (measured): continuum, average, Hanning, regrid."""
+    """In the order in which mstransform works (measured): continuum, average, Hanning, regrid.
+
+    With ``douvcontsub`` alone version 6.7 subtracts nothing (measured); to marginalise more than was subtracted does no harm.
+    """
     done = Processing()
     for switch, effect in (("douvcontsub", _subtract), ("chanaverage", _average), ("hanning", _smooth), ("regridms", _regrid)):
         if call.get(switch, False) is True:

@@ -42,8 +42,9 @@ class SpectralResponse:
         Native channels averaged into one channel; averaging on line and, straight after it, off line are one (`averaged`).
     steps
         What followed, in order, each a name and a number: ``("average", n)``, n channels into one; ``("smooth", n)``, n times with
-        (1/4, 1/2, 1/4); ``("widen", n)``, as CASA regrids without averaging first to channels n times as wide, (1/2, 1, ..., 1, 1/2) / n
-        over n + 1 (measured); ``("interpolate", f)``, (1 - f, f), 0 <= f <= 1/2, as linear interpolation does.
+        (1/4, 1/2, 1/4); ``("interpolate", f)``, (1 - f, f), 0 <= f <= 1/2, as linear interpolation does; ``("widen", n)``, as CASA regrids
+        without averaging first to channels n times as wide, (1/2, 1, ..., 1, 1/2) / n over n + 1 (measured: exact for even n, where its
+        frequencies then lie half an old channel too high; for odd n it takes n - 1 and n + 1 in turn).
 
     Raises
     ------

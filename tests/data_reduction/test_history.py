@@ -170,6 +170,17 @@ def test_a_continuum_that_was_subtracted_is_known(processed: Path, name: str, or
     assert words in "; ".join(processing.steps)
 
 
+def test_what_a_subtraction_changes_is_a_polynomial_of_its_order(processed: Path) -> None:
+    """So that contrasts of the channels that know no polynomial of this order are what they were, but for single precision."""
+    before, after = (_table(processed / f"{name}.ms").getcol("DATA", 0, 50) for name in ("mock", "line"))
+    place = np.linspace(-1.0, 1.0, CHANNELS)
+    orders = np.linalg.qr(np.stack([np.ones(CHANNELS), place], axis=1))[0]
+    change = (before - after).transpose(0, 2, 1)
+    left = change - change @ orders @ orders.T
+    assert np.abs(change).mean() > 0.9 * CONTINUUM
+    assert np.abs(left).max() < 1e-5
+
+
 @pytest.mark.parametrize(("name", "order", "said"), [
     ("mock", None, []), ("split2", None, ["averaged over 2 channels (split)"]),
     ("line_split", 1, ["continuum subtracted, polynomial of order 1 (uvcontsub)", "averaged over 2 channels (split)"]),
