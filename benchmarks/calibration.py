@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from supermage.data_reduction.mock_cells import CellMock
 from supermage.data_reduction.reduce import reduce
 from supermage.data_reduction.simulate import simulate
-from supermage.inference.calibration import binomial_band, coverage, nearly_linear_ranks, linear_ranks, uniformity, z_spread
+from supermage.inference.calibration import binomial_band, coverage, linear_ranks, nearly_linear_ranks, uniformity, z_spread
 from supermage.inference.likelihood import DENSITIES, VisibilityNoise
 from supermage.inference.model import build_model
 from supermage.progress import make_progress
@@ -135,7 +135,8 @@ def run(case: str, trial: Trial, trials: int, store: Path) -> list[dict[str, lis
 def judge(ranks: list[dict[str, list[float]]]) -> dict[str, Any]:
     """Coverage, bands, spread and uniformity of each likelihood."""
     bands = {level: binomial_band(len(ranks), level) for level in (0.68, 0.95)}
-    result: dict[str, Any] = {"trials": len(ranks), "bands": {str(level): [round(edge, 3) for edge in band] for level, band in bands.items()}}
+    edges = {str(level): [round(edge, 3) for edge in band] for level, band in bands.items()}
+    result: dict[str, Any] = {"trials": len(ranks), "bands": edges}
     for name in DENSITIES:
         below: NDArray[np.float64] = np.array([one[name][number % len(one[name])] for number, one in enumerate(ranks)])
         shares = {level: coverage(below, level) for level in bands}
@@ -161,8 +162,8 @@ def main() -> None:
         print(json.dumps({"chain": judge(run("chain", chain_trial, trials, store))}, indent=1))
         return
     found = {case: run(case, lambda number, mock=mock: gridded_trial(mock, number), trials, store) for case, mock in CASES.items()}
-    print(json.dumps({**{case: judge(ranks) for case, ranks in found.items()}, "all": judge([one for ranks in found.values() for one in ranks])},
-                     indent=1))  # fmt: skip
+    together = [one for ranks in found.values() for one in ranks]
+    print(json.dumps({**{case: judge(ranks) for case, ranks in found.items()}, "all": judge(together)}, indent=1))
     sys.stdout.flush()
 
 

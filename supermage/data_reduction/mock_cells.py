@@ -81,11 +81,11 @@ class CellMock:
         weight = np.broadcast_to(1.0 / variance[:, None, :], data.shape)
         gridder = BlockGridder(grid, self.channels)
         gridder.add(VisibilityChunk(
-            uvw=uvw, data=data.astype(np.complex64), weight=weight.astype(np.float32), antenna1=np.arange(rows), antenna2=np.arange(rows) + 1,
-            time=np.zeros(rows), flagged=0, unweighted=0))
+            uvw=uvw, data=data.astype(np.complex64), weight=weight.astype(np.float32), antenna1=np.arange(rows),
+            antenna2=np.arange(rows) + 1, time=np.zeros(rows), flagged=0, unweighted=0))
         sums, response = gridder.finish(), SpectralResponse(hanning=True, averaging=self.averaging)
         found = measure_noise(sums, response)
-        frequency = REST_FREQUENCY + 1e6 * (np.arange(self.channels) - self.channels / 2)
+        frequency = REST_FREQUENCY + 1e6 * (np.arange(self.channels, dtype=np.float64) - self.channels / 2)
         return GriddedVisibilities(
             grid=grid, cell_u=sums.cell_u, cell_v=sums.cell_v, mean=sums.mean[None], standard_error=found.standard_error[None],
             degrees_of_freedom=found.degrees_of_freedom[None], cell_scale=found.cell_scale[None], cell_degrees=found.cell_degrees[None],

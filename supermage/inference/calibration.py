@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex
 from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor

@@ -1,6 +1,7 @@
 """Coordinates in which the sampler walks: z, unbounded, in place of the bounded parameters theta.
 
-A normal prior is a unit normal but for shift and scale, and a uniform one becomes it under ``theta = lo + (hi - lo) Phi(z)``, so that Fisher matrix plus unit matrix is the natural metric.
+A normal prior is a unit normal but for shift and scale, and a uniform one becomes it under ``theta = lo + (hi - lo) Phi(z)``, so that
+Fisher matrix plus unit matrix is the natural metric.
 Two parameters that the data pin only in combination are replaced by what is measured (pivots):
 
 - ``u1 = log10 v_star^2(R1) + (1 + q1) log10(1 + q1 m)`` in place of ``intensity_rb``, linear in it: ``u1 = intensity_rb + f(others)``;
