@@ -35,9 +35,9 @@ def memory(process: int) -> int:
 
 def main() -> int:
     """Run the command, print the figures, return its exit code."""
-    if len(sys.argv) == 1:
-        print(__doc__, file=sys.stderr)
-        return 1
+    if len(sys.argv) == 1 or sys.argv[1] in ("-h", "--help"):
+        print(__doc__, file=sys.stderr if len(sys.argv) == 1 else sys.stdout)
+        return int(len(sys.argv) == 1)
     began, peak = time.monotonic(), 0
     with subprocess.Popen(sys.argv[1:]) as process:
         while process.poll() is None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from forward import SIZES, TRUTH, build
+from forward import SIZES, build, truth
 from numpy.typing import NDArray
 from scipy.special import erf
 
@@ -85,7 +85,7 @@ def measure(changes: dict[str, float], points: list[int]) -> dict[str, Any]:
     """Figures of one case."""
     model = build(SIZES[SIZE], "nuker-mge")
     sphere = changes.pop("sphere", None)
-    theta = {**TRUTH, **changes}
+    theta = {**truth(), **changes}
     if sphere is not None:
         theta = with_sphere(model, theta, sphere)
     began = time.perf_counter()

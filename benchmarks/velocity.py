@@ -7,6 +7,7 @@ table that fits use against the exact kernel. All are relative errors of v^2.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from typing import Any
@@ -82,6 +83,7 @@ def table() -> dict[str, float]:
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     figures: dict[str, Any] = {"kernel": kernel(), "expansions": expansions(), "table used in fits": table()}
     print(json.dumps(figures, indent=1))
 

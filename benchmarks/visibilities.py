@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from forward import TRUTH
+from forward import truth
 from numpy.typing import NDArray
 
 from supermage.constants import ARCSEC, CO_2_1_FREQUENCY, SPEED_OF_LIGHT, SPEED_OF_LIGHT_M_S
@@ -77,7 +77,7 @@ def measure(name: str, channels: int) -> dict[str, Any]:
     unique, owner, count, moments = cells(grid, u, v)
     inside = np.abs(unique).max(1) < grid.n_pixel // 2
     scale = 0.8 * resolution / 0.5
-    theta = {key: torch.tensor(value * (scale if key in LENGTHS else 1.0), dtype=torch.float64) for key, value in TRUTH.items()}
+    theta = {key: torch.tensor(value * (scale if key in LENGTHS else 1.0), dtype=torch.float64) for key, value in truth().items()}
     factor = np.array([1.0 + 2e-5, 1.0 - 6e-5])
     width = 40 * 15.625e6 / channels
     frequency = CO_2_1_FREQUENCY * (1 - 1241 / SPEED_OF_LIGHT) / factor[:, None] + width * (np.arange(channels) - 0.5 * channels)
@@ -95,19 +95,19 @@ def measure(name: str, channels: int) -> dict[str, Any]:
     began = time.perf_counter()
     direct = direct_visibilities(model, theta, u, v)
     seconds = time.perf_counter() - began
-    truth = np.zeros((2, channels, len(unique)), dtype=complex)
+    exact = np.zeros((2, channels, len(unique)), dtype=complex)
     for block, channel in np.ndindex(2, channels):
         value = direct[block, channel]
         total = np.bincount(owner[block], value.real, len(unique)) + 1j * np.bincount(owner[block], value.imag, len(unique))
-        truth[block, channel] = total / np.maximum(count[block], 1)
+        exact[block, channel] = total / np.maximum(count[block], 1)
     weight = np.where(count[:, None, inside] > 0, count[:, None, inside], 0.0)
-    truth = truth[..., inside]
+    exact = exact[..., inside]
     errors = {}
     for terms, orders in (("six terms", (1.0, 1.0)), ("three terms", (1.0, 0.0)), ("one term", (0.0, 0.0))):
         with torch.no_grad():
             got = (model if terms == "six terms" else model_of(*orders)).visibilities(theta).to(torch.complex128).numpy()
-        square = (weight * np.abs(got - truth) ** 2).sum()
-        errors[terms] = 100.0 * math.sqrt(square / (weight * np.abs(truth) ** 2).sum())
+        square = (weight * np.abs(got - exact) ** 2).sum()
+        errors[terms] = 100.0 * math.sqrt(square / (weight * np.abs(exact) ** 2).sum())
         if terms == "six terms":
             chi2 = square / (weight[:, 0].sum() / 2) / NOISE**2
     return {"resolution_arcsec": round(resolution, 3), "cells": shape[2], "visibilities": int(u.size), "rms_error_percent": errors,

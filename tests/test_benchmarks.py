@@ -1,0 +1,55 @@
+"""The commands of `benchmarks/`: each can be imported, and says what it does when asked."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+FILES = sorted(FOLDER.glob("*.py"))
+
+
+def load(path: Path, patch: pytest.MonkeyPatch) -> ModuleType:
+    """The benchmark as a module; one may import another from its own folder."""
+    patch.syspath_prepend(str(FOLDER))
+    name = f"benchmark_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    patch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_every_benchmark_says_what_it_does(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    module = load(path, monkeypatch)
+    monkeypatch.setattr(sys, "argv", [path.name, "--help"])
+    try:
+        code = module.main()
+    except SystemExit as stopped:
+        code = stopped.code
+    assert not code
+    assert len(capsys.readouterr().out) > 100
+
+
+def test_the_demos_galaxy_can_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the cube and the visibilities are measured on, by the names that they import."""
+    cube = load(FOLDER / "cube.py", monkeypatch)
+    assert set(cube.truth()) == set(load(FOLDER / "visibilities.py", monkeypatch).truth())
+    assert set(cube.CASES["off centre"]) <= set(cube.truth())
+
+
+def test_the_emulators_rows_are_those_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = {"median": 1e-5, "99%": 2e-4, "max": 1e-3}
+    group = {key: numbers for key in ("surface_density", "velocity_q1", "velocity_q1_beyond_5pc", "gradient_density")}
+    errors = {"profiles": 1, "random": {**group, "not_positive": 0}, "corners": group, "faces": {key: {"max": 2e-3} for key in group}}
+    got = load(FOLDER / "emulator.py", monkeypatch).rows("nuker-mge", errors)
+    assert got[0] == "| `nuker-mge` | surface density | 0.03, 0.3, 1 % | 0.001 % | 0.02 % | 0.2 % |"
+    assert [row.split(" | ")[1] for row in got] == ["surface density", "velocity q1", "gradient density"]
+    page = (FOLDER.parent / "docs/forward.md").read_text(encoding="utf-8")
+    assert all(" | ".join(row.split(" | ")[:3]) in page for row in got)
