@@ -78,6 +78,8 @@ class GriddedVisibilities:
     moderated_scale
         The moderated variance behind ``standard_error`` over the block's, shape (block, cell). Where these three are not given, the
         cell's own noise and the block's are that of ``standard_error``.
+    response_steps
+        What was done to the channels after ``hanning`` and ``averaging``, see `SpectralResponse`.
     provenance
         What was read, dropped and assumed, in words and numbers that JSON can hold.
 
@@ -112,6 +114,7 @@ class GriddedVisibilities:
     cell_scale: FloatArray = field(default_factory=lambda: np.zeros(0))
     cell_degrees: FloatArray = field(default_factory=lambda: np.zeros(0))
     moderated_scale: FloatArray = field(default_factory=lambda: np.zeros(0))
+    response_steps: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.cell_scale.size and self.degrees_of_freedom.ndim == 3:
@@ -198,7 +201,7 @@ class GriddedVisibilities:
     @property
     def response(self) -> SpectralResponse:
         """The channels' spectral response."""
-        return SpectralResponse(hanning=self.hanning, averaging=self.averaging)
+        return SpectralResponse(hanning=self.hanning, averaging=self.averaging, steps=self.response_steps)
 
     @property
     def frame_frequency(self) -> FloatArray:
@@ -243,7 +246,9 @@ class GriddedVisibilities:
         return dataclasses.replace(self, **changes)
 
     def _scalars(self) -> dict[str, Any]:
-        return {"n_pixel": int(self.grid.n_pixel), "pixel_scale": float(self.grid.pixel_scale),
+        # absent where there are none: the checksum of files that knew no steps
+        steps = {"response_steps": json.dumps(self.response_steps)} if self.response_steps else {}
+        return {**steps, "n_pixel": int(self.grid.n_pixel), "pixel_scale": float(self.grid.pixel_scale),
                 "reference_frequency": float(self.grid.reference_frequency), "hanning": int(self.hanning), "averaging": int(self.averaging),
                 "block_names": list(self.block_names), "right_ascension": float(self.phase_centre[0]),
                 "declination": float(self.phase_centre[1]), "dish_diameter": float(self.dish_diameter),

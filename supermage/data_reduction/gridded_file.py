@@ -88,6 +88,7 @@ def _write(gridded: GriddedVisibilities, target: io.BytesIO) -> None:
             file.attrs[name] = scalars[name]
         file.attrs["units"] = json.dumps(_UNITS)
         file.attrs["block_names"] = json.dumps(scalars["block_names"])
+        file.attrs["response_steps"] = json.dumps(gridded.response_steps)
         file.attrs["provenance"] = json.dumps(dict(gridded.provenance))
         file.attrs["versions"] = json.dumps(_versions())
         file.attrs["checksum"] = gridded.checksum
@@ -141,6 +142,7 @@ def _read(path: Path) -> tuple[GriddedVisibilities, str]:
     gridded = GriddedVisibilities(
         grid=grid, mean=mean, **arrays, hanning=bool(attributes["hanning"]), averaging=int(attributes["averaging"]),
         block_names=tuple(json.loads(attributes["block_names"])),
+        response_steps=tuple((str(kind), amount) for kind, amount in json.loads(attributes.get("response_steps", "[]"))),
         phase_centre=(float(attributes["right_ascension"]), float(attributes["declination"])),
         dish_diameter=float(attributes["dish_diameter"]), primary_beam_factor=float(attributes["primary_beam_factor"]),
         rest_frequency=float(attributes["rest_frequency"]), frame=str(attributes["frame"]), convention=str(attributes["convention"]),

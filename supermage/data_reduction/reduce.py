@@ -66,8 +66,8 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
         "resolution_over_width": selections[0].block.window.resolution / selections[0].block.window.width, "left_out": left_out,
         "window": section.grid.window, "blocks": [one.account for one in reduced]}
     gridded = _assemble(grid, selections, sums, noises).replace(
-        hanning=response.hanning, averaging=response.averaging, phase_centre=source.phase_centre, dish_diameter=dish,
-        primary_beam_factor=section.primary_beam_factor, rest_frequency=galaxy.rest_frequency, frame=section.frame,
+        hanning=response.hanning, averaging=response.averaging, response_steps=response.steps, phase_centre=source.phase_centre,
+        dish_diameter=dish, primary_beam_factor=section.primary_beam_factor, rest_frequency=galaxy.rest_frequency, frame=section.frame,
         convention=section.convention, provenance=provenance)
     gridded.save(output)
     return gridded

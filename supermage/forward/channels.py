@@ -44,7 +44,10 @@ class ChannelResponse:
     convention
         ``"radio"`` or ``"optical"``.
     hanning, averaging
-        Correlator settings.
+        Correlator settings; with ``taps``, ``averaging`` is the number of native channels from one channel to the next.
+    taps
+        Weights of the native channels in one channel, symmetric about its centre, sum 1, in place of what ``hanning`` and ``averaging``
+        make them (`SpectralResponse.line_taps`).
 
     Attributes
     ----------
@@ -67,6 +70,7 @@ class ChannelResponse:
         *,
         hanning: bool,
         averaging: int,
+        taps: NDArray[np.float64] | None = None,
     ) -> None:
         frequency = np.asarray(frequency, dtype=np.float64)
         factor = np.asarray(topo_to_frame, dtype=np.float64)
@@ -74,22 +78,21 @@ class ChannelResponse:
         _check(frequency, factor, rest_frequency, averaging)
         count = frequency.shape[1]
         step = (frequency[:, -1:] - frequency[:, :1]) / (count - 1)
-        pad = 1 if hanning else 0
-        position = (np.arange(count * averaging + 2 * pad + 1) - pad) / averaging - 0.5
+        boxcar = np.full(averaging, 1.0 / averaging)
+        weights = np.asarray(taps, dtype=np.float64) if taps is not None else np.convolve(boxcar, HANNING) if hanning else boxcar
+        native = (count - 1) * averaging + weights.size
+        position = (np.arange(native + 1) - 0.5 * (weights.size - averaging)) / averaging - 0.5
         topocentric = frequency[:, :1] + step * position
         self.edges = velocity_of(topocentric * factor[:, None], rest_frequency, convention)
-        taps = np.array(HANNING if hanning else (1.0,))
-        smoothing = np.zeros((count, count * averaging + 2 * pad))
+        smoothing = np.zeros((count, native))
         for channel in range(count):
-            for sub in range(averaging):
-                start = channel * averaging + sub
-                smoothing[channel, start : start + taps.size] += taps / averaging
+            smoothing[channel, channel * averaging : channel * averaging + weights.size] = weights
         density = smoothing[None] / np.diff(self.edges, axis=1)[:, None, :]
         self.matrix = np.zeros((frequency.shape[0], count, self.edges.shape[1]))
         self.matrix[:, :, 1:] += density
         self.matrix[:, :, :-1] -= density
         self.first = np.arange(count) * averaging
-        reach = self.first[:, None] + np.arange(averaging + 2 * pad + 1)
+        reach = self.first[:, None] + np.arange(weights.size + 1)
         self.taps = np.take_along_axis(self.matrix, np.broadcast_to(reach, (frequency.shape[0], *reach.shape)), axis=2)
 
 

@@ -52,8 +52,8 @@ class GalaxyModel(nn.Module):
         Factor from TOPO to the velocity frame, shape (block,).
     rest_frequency, convention
         Hz; ``"radio"`` or ``"optical"``.
-    hanning, averaging
-        Correlator settings: Hanning-smoothed or not, native channels averaged online.
+    hanning, averaging, taps
+        Correlator settings: Hanning-smoothed or not, native channels averaged online; or the taps that stand for both (`ChannelResponse`).
     cell_u, cell_v
         Occupied cells of the half plane, shape (cell,).
     offset_mean, offset_second
@@ -120,6 +120,7 @@ class GalaxyModel(nn.Module):
         emulator: ShapeModel,
         dish_diameter: float | None,
         primary_beam_factor: float,
+        taps: NDArray[np.float64] | None = None,
         dtype: torch.dtype = torch.float32,
         subpixels: int | None = None,
         halo: str = "none",
@@ -133,7 +134,8 @@ class GalaxyModel(nn.Module):
         self.scale = pc_per_arcsec(distance)
         self.mass_model = MassModel(emulator, self.scale, halo=halo)
         frequency = np.asarray(frequency, dtype=np.float64)
-        self.channels = ChannelResponse(frequency, topo_to_frame, rest_frequency, convention, hanning=hanning, averaging=averaging)
+        self.channels = ChannelResponse(frequency, topo_to_frame, rest_frequency, convention, hanning=hanning, averaging=averaging,
+                                        taps=taps)
         self.reference_velocity = float(self.channels.edges.mean())
         self._store("edges", self.channels.edges - self.reference_velocity, dtype)
         self._store("response", self.channels.matrix, dtype)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import erf
 
 from supermage.constants import CO_2_1_FREQUENCY, SPEED_OF_LIGHT
+from supermage.data_reduction.response import SpectralResponse
 from supermage.errors import DomainError
 from supermage.forward.channels import ChannelResponse, velocity_of
 
@@ -79,3 +81,47 @@ def test_blocks_are_shifted_by_their_own_factor() -> None:
 def test_bad_axes_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(DomainError, match=message):
         response(**changes)
+
+
+BLOCKS = np.stack([230e9 + np.arange(20) * 1e6, 231e9 + np.arange(20) * 1e6])
+SETTING = (BLOCKS, np.array([1.0, 1.0001]), 230.538e9, "radio")
+
+
+@pytest.mark.parametrize("hanning", [True, False])
+@pytest.mark.parametrize("averaging", [1, 2, 3, 4])
+def test_taps_given_are_those_of_the_correlator(hanning: bool, averaging: int) -> None:
+    named = ChannelResponse(*SETTING, hanning=hanning, averaging=averaging)
+    response = SpectralResponse(hanning, averaging)
+    given = ChannelResponse(*SETTING, hanning=False, averaging=response.spacing, taps=response.line_taps)
+    for name in ("edges", "matrix", "first", "taps"):
+        np.testing.assert_allclose(getattr(named, name), getattr(given, name), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        SpectralResponse(True, 2),
+        SpectralResponse(True, 4),
+        SpectralResponse(True, 2).smoothed(),
+        SpectralResponse(True).widened(2),
+        SpectralResponse(True).interpolated(0.3),
+        SpectralResponse(True).smoothed().averaged(3).interpolated(0.5),
+        SpectralResponse(False).widened(3),
+    ],
+    ids=str,
+)
+def test_a_line_keeps_flux_and_place_and_is_broadened_by_the_taps(response: SpectralResponse) -> None:
+    """Flux, centre and variance of a Gaussian line summed over the channels; the channels' velocities by hand."""
+    channels = ChannelResponse(*SETTING, hanning=False, averaging=response.spacing, taps=response.line_taps)
+    centre = channels.edges.mean(axis=1)
+    deviation = 1.5 * np.abs(np.diff(channels.edges[0])).mean() * response.spacing
+    for block in range(2):
+        cumulative = 0.5 * (1 + erf((channels.edges[block] - centre[block]) / deviation / np.sqrt(2)))
+        flux = channels.matrix[block] @ cumulative
+        velocity = SPEED_OF_LIGHT * (1 - BLOCKS[block] * SETTING[1][block] / 230.538e9)
+        width = abs(velocity[1] - velocity[0])
+        assert flux.sum() * width == pytest.approx(1.0, abs=1e-3)
+        assert (flux * velocity).sum() / flux.sum() == pytest.approx(centre[block], abs=1e-3 * width)
+        place = (np.arange(response.line_taps.size) - (response.line_taps.size - 1) / 2) / response.spacing
+        variance = deviation**2 + width**2 * (response.line_taps @ place**2 + 1 / 12 / response.spacing**2)
+        assert (flux * (velocity - centre[block]) ** 2).sum() / flux.sum() == pytest.approx(variance, rel=2e-3)
