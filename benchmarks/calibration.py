@@ -141,11 +141,18 @@ def judge(ranks: list[dict[str, list[float]]]) -> dict[str, Any]:
         below: NDArray[np.float64] = np.array([one[name][number % len(one[name])] for number, one in enumerate(ranks)])
         shares = {level: coverage(below, level) for level in bands}
         result[name] = {
-            **{f"{level:.0%}": round(share, 3) for level, share in shares.items()}, "z_spread": round(z_spread(below), 3),
+            **{f"{level:.0%}": round(share, 3) for level, share in shares.items()}, **_spread(np.array([one[name] for one in ranks])),
             "uniform_p": float(f"{uniformity(below):.2g}"),
             "inside_bands": all(low <= shares[level] <= high for level, (low, high) in bands.items()),
         }  # fmt: skip
     return result
+
+
+def _spread(below: NDArray[np.float64]) -> dict[str, list[float]]:
+    """Rms z of all parameters of all trials, 1 where errors are right, and its standard error: parameters of a trial count as one."""
+    square = np.array([z_spread(one) ** 2 for one in below])
+    rms = float(np.sqrt(square.mean()))
+    return {"rms_z": [round(rms, 3), round(float(square.std() / np.sqrt(len(square)) / 2.0 / rms), 3)]}
 
 
 def main() -> None:

@@ -151,18 +151,23 @@ def train(recipe: RecipeArgument) -> None:
 
 
 @app.command()
-def report(posterior: Annotated[Path, typer.Argument(metavar="POSTERIOR.nc", help="What `supermage fit` wrote.")], *,
-           output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the report (default: report/ beside it).")] = None,
+def report(file: Annotated[Path, typer.Argument(metavar="FILE.nc", help="What `supermage fit` or `supermage reduce` wrote.")], *,
+           output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the report (default: beside the file).")] = None,
            figure: Annotated[str | None, typer.Option("--figure", metavar="NAME", help="Redraw this one figure only.")] = None) -> None:
-    """Write the report of a posterior.
+    """Write the report of a posterior, or of a reduction.
 
-    One self-contained HTML page, its figures, tables and FITS files; prints the mass, the verdict and the page's path.
+    One self-contained HTML page, its figures, tables and FITS files; prints the mass or the noise, the verdict and the page's path.
 
     Example: supermage report inference/mock-ngc4697/products/posterior.nc
     """
+    from supermage.data_reduction.gridded_file import is_gridded
     from supermage.progress import make_progress
-    from supermage.report.build import report as run
-    path = run(posterior, output=output, figure=figure, progress=make_progress())
+    if is_gridded(file):
+        from supermage.report.reduction import reduction_report
+        path = reduction_report(file, output=output, figure=figure, progress=make_progress())
+    else:
+        from supermage.report.build import report as run
+        path = run(file, output=output, figure=figure, progress=make_progress())
     summary = path.parent / SUMMARY
     if figure is None and summary.is_file():
         _say(summary.read_text(encoding="utf-8").rstrip())

@@ -175,6 +175,8 @@ class ReduceSection(Section):
     """Gridded visibilities to write (netCDF)."""
     grid: GridSection
     """The image grid, which decides the uv cells."""
+    image: str | None = None
+    """Dirty cube to write (FITS), made of the visibilities themselves as tclean with niter = 0 would; none when absent."""
     field: str | None = None
     """Name of the field; needed where the set has several."""
     spectral_window: int | None = None

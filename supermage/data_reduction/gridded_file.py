@@ -124,6 +124,15 @@ def read_gridded(path: str | Path) -> GriddedVisibilities:
     return gridded
 
 
+def is_gridded(path: str | Path) -> bool:
+    """Whether a file says of itself that it holds gridded visibilities; it may yet be damaged."""
+    try:
+        with h5netcdf.File(path, "r") as file:
+            return bool(file.attrs.get("format") == FORMAT)
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError):
+        return False
+
+
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

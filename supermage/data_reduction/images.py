@@ -15,6 +15,7 @@ from scipy.ndimage import label
 from scipy.optimize import least_squares
 
 from supermage.constants import ARCSEC
+from supermage.data_reduction.grid import UVGrid
 from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.errors import DataError
 
@@ -97,8 +98,8 @@ def dirty_cube(gridded: GriddedVisibilities, values: NDArray[np.complex128] | No
             used = weight[block, channel] > 0
             w = weight[block, channel, used]
             places = np.stack([v[block, channel, used], u[block, channel, used]], axis=1)
-            cube[target] += _to_image(places, w * values[block, channel, used], gridded)
-            beams[target] += _to_image(places, w.astype(complex), gridded)
+            cube[target] += transform_to_image(places, w * values[block, channel, used], gridded.grid)
+            beams[target] += transform_to_image(places, w.astype(complex), gridded.grid)
             total[target] += w.sum()
     scale = np.where(total > 0, total, 1.0)
     beam_image = beams.sum(axis=0) / total.sum()
@@ -108,12 +109,12 @@ def dirty_cube(gridded: GriddedVisibilities, values: NDArray[np.complex128] | No
                      pixel_scale=gridded.grid.pixel_scale)
 
 
-def _to_image(places: FloatArray, values: NDArray[np.complex128], gridded: GriddedVisibilities) -> FloatArray:
-    """``Re sum values exp(+2 pi i (u l + v m))`` on the image grid; places are (v, u) in wavelengths."""
-    n, step = gridded.grid.n_pixel, gridded.grid.pixel_scale * ARCSEC
-    grid = ducc0.nufft.nu2u(points=np.ascontiguousarray(values), coord=np.ascontiguousarray(places * step), forward=False,
-                            epsilon=_ACCURACY, periodicity=1.0, out=np.empty((n, n), dtype=np.complex128), fft_order=False)
-    return grid.real
+def transform_to_image(places: FloatArray, values: NDArray[np.complex128], grid: UVGrid) -> FloatArray:
+    """``Re sum values exp(+2 pi i (u l + v m))`` on the image grid, shape (y, x); places are (v, u) in wavelengths."""
+    n, step = grid.n_pixel, grid.pixel_scale * ARCSEC
+    image = ducc0.nufft.nu2u(points=np.ascontiguousarray(values), coord=np.ascontiguousarray(places * step), forward=False,
+                             epsilon=_ACCURACY, periodicity=1.0, out=np.empty((n, n), dtype=np.complex128), fft_order=False)
+    return image.real
 
 
 def fit_gaussian_beam(image: FloatArray, pixel_scale: float) -> Beam:

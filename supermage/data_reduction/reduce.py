@@ -13,10 +13,12 @@ from supermage.data_reduction.grid import UVGrid
 from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.data_reduction.gridding import BlockSums
 from supermage.data_reduction.history import read_processing
+from supermage.data_reduction.images import write_fits
 from supermage.data_reduction.noise import BlockNoise
 from supermage.data_reduction.reduce_block import Selection, reduce_block
 from supermage.data_reduction.sources import VisibilitySource, open_source
 from supermage.data_reduction.spectral import Band, SpectralResponse, choose_channels, detect_response, frame_factor
+from supermage.data_reduction.ungridded_image import combine_blocks
 from supermage.errors import DataError, RecipeError
 from supermage.progress import Progress, SilentProgress
 from supermage.recipe import GalaxySection, Recipe, ReduceSection
@@ -56,7 +58,7 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
         grid = UVGrid(section.grid.n_pixel, section.grid.pixel_scale, float(np.mean([chosen.frequency for chosen in selections])))
         dish = _dish_diameter(source, section)
         reduced = [reduce_block(source, chosen, grid, response, rows=section.chunk_rows, reweigh=section.reweigh,
-                                window=section.grid.window, progress=progress)
+                                window=section.grid.window, imaged=section.image is not None, progress=progress)
                    for chosen in selections]
     sums, noises = [one.sums for one in reduced], [one.noise for one in reduced]
     _check_use(sums, grid)
@@ -70,6 +72,9 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
         dish_diameter=dish, primary_beam_factor=section.primary_beam_factor, rest_frequency=galaxy.rest_frequency, frame=section.frame,
         convention=section.convention, provenance=provenance)
     gridded.save(output)
+    if section.image is not None:
+        cube = combine_blocks([one.image for one in reduced if one.image is not None], gridded)
+        write_fits(recipe.output(section.image), cube.data, gridded, beam=cube.beam, frequency=cube.frequency)
     return gridded
 
 

@@ -17,6 +17,7 @@ from supermage.data_reduction.noise import BlockNoise, measure_noise
 from supermage.data_reduction.sources import VisibilitySource
 from supermage.data_reduction.spectral import SpectralResponse
 from supermage.data_reduction.survey import NoiseSurvey, WeightVerdict
+from supermage.data_reduction.ungridded_image import BlockImage, DirtyImager
 from supermage.data_reduction.visibilities import ExecutionBlock, VisibilityChunk
 from supermage.errors import DataError
 from supermage.progress import Progress
@@ -79,10 +80,11 @@ class ReducedBlock:
     sums: BlockSums
     noise: BlockNoise
     account: dict[str, Any]
+    image: BlockImage | None = None
 
 
 def reduce_block(source: VisibilitySource, chosen: Selection, grid: UVGrid, response: SpectralResponse, *, rows: int, reweigh: bool,
-                 window: str = PILLBOX, progress: Progress) -> ReducedBlock:
+                 window: str = PILLBOX, imaged: bool = False, progress: Progress) -> ReducedBlock:
     """Stream a block onto the grid and measure its noise.
 
     Parameters
@@ -101,6 +103,8 @@ def reduce_block(source: VisibilitySource, chosen: Selection, grid: UVGrid, resp
         Whether to read the block again with corrected weights where they are wrong by more than `WORTH_CORRECTING`.
     window
         `PILLBOX`, or `KAISER_BESSEL` for the paper's gridding, which reads the block once more.
+    imaged
+        Whether to make the block's dirty cube too, from the visibilities themselves.
     progress
         Told of every chunk.
 
@@ -117,7 +121,8 @@ def reduce_block(source: VisibilitySource, chosen: Selection, grid: UVGrid, resp
             count.add(chunk)
             yield chunk
 
-    sums = _grid(counted(), chosen, grid, progress, f"gridding {block.name}", survey)
+    imager = DirtyImager(grid, chosen.frequency) if imaged else None
+    sums = _grid(counted(), chosen, grid, progress, f"gridding {block.name}", survey, imager)
     if not sums.weight.any():
         why = f"{count.flagged} flagged, {count.unweighted} without a usable weight, {sums.beyond} beyond the grid"
         raise DataError(f"a block must hold unflagged data inside the grid, got none of {count.total} visibilities in {block.name} ({why})")
@@ -131,7 +136,8 @@ def reduce_block(source: VisibilitySource, chosen: Selection, grid: UVGrid, resp
             yield verdict.correct(chunk) if verdict is not None and corrected else chunk
 
     if corrected:
-        sums = _grid(again(), chosen, grid, progress, f"gridding {block.name} with its weights put right", None)
+        imager = DirtyImager(grid, chosen.frequency) if imaged else None
+        sums = _grid(again(), chosen, grid, progress, f"gridding {block.name} with its weights put right", None, imager)
         progress.done(f"{sums.cell_u.size} cells")
     noise = measure_noise(sums, response, name=block.name)
     if window == KAISER_BESSEL:
@@ -139,17 +145,19 @@ def reduce_block(source: VisibilitySource, chosen: Selection, grid: UVGrid, resp
     account = {"name": block.name, "hands": list(block.hands), "rows": block.rows, "autocorrelations": block.autocorrelations,
                **count.words(), "beyond_grid": sums.beyond, "gridded": int(sums.count.sum()), "start_mjd": block.start / 86400.0,
                "stop_mjd": block.stop / 86400.0, **_noise_words(noise), **_weight_words(verdict), "weights_corrected": corrected}
-    return ReducedBlock(sums, noise, account)
+    return ReducedBlock(sums, noise, account, None if imager is None else imager.finish())
 
 
 def _grid(chunks: Iterator[VisibilityChunk], chosen: Selection, grid: UVGrid, progress: Progress, words: str,
-          survey: NoiseSurvey | None) -> BlockSums:
+          survey: NoiseSurvey | None, imager: DirtyImager | None) -> BlockSums:
     gridder = BlockGridder(grid, chosen.frequency.size)
     progress.start(words, chosen.block.rows)
     for chunk in chunks:
         found = gridder.add(chunk)
         if survey is not None:
             survey.add(chunk, found)
+        if imager is not None:
+            imager.add(chunk)
         progress.advance(chunk.time.size)
     return gridder.finish()
 

@@ -75,32 +75,32 @@ def redraw(case: Case, name: str, folder: Path) -> Path:
             for path in spec.save(case, Path(work)):
                 os.replace(path, target / path.name)
     except OSError as error:
-        raise _unwritable(folder, error) from None
+        raise unwritable(folder, error) from None
     return target / f"{name}.png"
 
 
 def build(case: Case, folder: Path, *, progress: Progress | None = None) -> Path:
     """Build the whole report in a temporary folder beside ``folder``, then put it in its place."""
     progress = progress or SilentProgress()
-    if not _replaceable(folder):
+    if not replaceable(folder):
         raise DataError(f"a report must go to a new folder, an empty one or an earlier report, got {folder}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     except OSError as error:
-        raise _unwritable(folder, error) from None
+        raise unwritable(folder, error) from None
     try:
         work.chmod(0o755)
         _write(case, work, progress)
-        _put_in_place(work, folder)
+        put_in_place(work, folder)
     except OSError as error:
-        raise _unwritable(folder, error) from None
+        raise unwritable(folder, error) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder / "index.html"
 
 
-def _replaceable(folder: Path) -> bool:
+def replaceable(folder: Path) -> bool:
     """Whether a report may take this place: nothing, an empty folder, an earlier report, or one with single figures only."""
     if not folder.exists():
         return True
@@ -164,7 +164,7 @@ def _describe(path: Path, case: Case) -> None:
         header.add_history(f"gridded visibilities, sha256 {case.gridded.checksum}")
 
 
-def _put_in_place(work: Path, folder: Path) -> None:
+def put_in_place(work: Path, folder: Path) -> None:
     """Swap: the earlier report is moved aside, and comes back if the new one cannot take its place."""
     aside = folder.with_name(f".{folder.name}.earlier.{os.getpid()}")
     if folder.exists():
@@ -178,5 +178,6 @@ def _put_in_place(work: Path, folder: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _unwritable(folder: Path, error: OSError) -> DataError:
+def unwritable(folder: Path, error: OSError) -> DataError:
+    """What is said where a report cannot be written."""
     return DataError(f"a report must go to a folder that can be written and has room, got {folder} ({error.strerror or error})")
