@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supermage.data_reduction.measurement_set_tables import (
+    bound_caches,
     casacore_errors,
     open_table,
     read_antennas,
@@ -19,7 +20,7 @@ from supermage.data_reduction.measurement_set_tables import (
     scan_rows,
     telescope_name,
 )
-from supermage.data_reduction.sources import Contents, VisibilitySource, make_chunk
+from supermage.data_reduction.sources import Contents, VisibilitySource, make_chunk, rows_at_once
 from supermage.data_reduction.visibilities import ExecutionBlock, VisibilityChunk
 from supermage.errors import DataError
 
@@ -49,6 +50,7 @@ class MeasurementSet(VisibilitySource):
         self._table = open_table(self.path)
         try:
             with casacore_errors(self.path):
+                bound_caches(self._table)
                 self._read_headers(field, spectral_window, gap)
         except BaseException:
             self.close()
@@ -81,7 +83,7 @@ class MeasurementSet(VisibilitySource):
         try:
             with casacore_errors(self.path):
                 reader = _BlockReader(selection, block, self.data_column, channels)
-                total = selection.nrows()
+                total, rows = selection.nrows(), rows_at_once(block, channels, rows)
             for start in range(0, total, rows):
                 with casacore_errors(self.path):
                     chunk = reader.read(start, min(rows, total - start))

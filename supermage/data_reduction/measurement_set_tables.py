@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,10 @@ PARALLEL_HANDS = {5: "RR", 8: "LL", 9: "XX", 12: "YY"}
 _OTHER_HANDS = {1: "I", 2: "Q", 3: "U", 4: "V", 6: "RL", 7: "LR", 10: "XY", 11: "YX"}
 _NEEDED_TABLES = ("ANTENNA", "DATA_DESCRIPTION", "FIELD", "OBSERVATION", "POLARIZATION", "SPECTRAL_WINDOW")
 INDEX_COLUMNS = ("FIELD_ID", "DATA_DESC_ID", "OBSERVATION_ID", "ANTENNA1", "ANTENNA2", "TIME")
-_SCAN_ROWS = 500_000
+_SCAN_ROWS = 100_000
+_CACHE_MEBIBYTES = 16
+"""Least size of a column's cache; at least the tiles that a row crosses must have room, twice, or they are read again for every row."""
+
 LOWEST_FREQUENCY = 1e6
 _ASTROPY_DIRECTIONS = {"J2000": "fk5", "ICRS": "icrs", "B1950": "fk4", "B1950_VLA": "fk4"}
 
@@ -62,6 +66,18 @@ def open_table(path: Path) -> Any:
         table.close()
         raise
     return table
+
+
+def bound_caches(table: Any) -> None:
+    """Bound what casacore keeps of each tiled column; else it grows with what is read, up to a tenth of the machine's memory."""
+    for manager in table.getdminfo().values():
+        if not str(manager["TYPE"]).startswith("Tiled"):
+            continue
+        across = [math.prod(math.ceil(cell / tile) for cell, tile in zip(cube["CellShape"], cube["TileShape"])) * int(cube["BucketSize"])
+                  for cube in manager["SPEC"]["HYPERCUBES"].values()]
+        mebibytes = math.ceil(2 * max(across, default=0) / 2**20)
+        for column in manager["COLUMNS"]:
+            table.setmaxcachesize(str(column), max(mebibytes, _CACHE_MEBIBYTES))
 
 
 @contextmanager
@@ -235,18 +251,26 @@ def group_rows(batches: Iterable[Mapping[str, NDArray[Any]]], *, gap_seconds: fl
             raise DataError(f"times of {what} must be finite, got {np.count_nonzero(~np.isfinite(columns['TIME']))} NaN or infinite "
                             f"in {path}")
         bins = (columns["TIME"] // bin_width).astype(np.int64)
-        keys = np.stack([columns["FIELD_ID"], columns["DATA_DESC_ID"], columns["OBSERVATION_ID"], bins], axis=1)
-        unique, inverse = np.unique(keys, axis=0, return_inverse=True)
-        for number, key in enumerate(unique.tolist()):
-            rows = inverse.ravel() == number
-            time = columns["TIME"][rows]
-            first, second = columns["ANTENNA1"][rows], columns["ANTENNA2"][rows]
-            group = found.setdefault(tuple(key), RowGroup(key[0], key[1], key[2], 0, float(time.min()), float(time.max())))
+        for key, rows in _alike(columns["FIELD_ID"], columns["DATA_DESC_ID"], columns["OBSERVATION_ID"], bins):
+            time, first, second = (columns[name][rows] for name in ("TIME", "ANTENNA1", "ANTENNA2"))
+            group = found.setdefault(key, RowGroup(key[0], key[1], key[2], 0, float(time.min()), float(time.max())))
             group.start, group.stop = min(group.start, float(time.min())), max(group.stop, float(time.max()))
-            group.crosses += int(np.count_nonzero(first != second))
-            group.autocorrelations += int(np.count_nonzero(first == second))
-            group.antennas.update(first.tolist(), second.tolist())
+            crosses = int(np.count_nonzero(first != second))
+            group.crosses, group.autocorrelations = group.crosses + crosses, group.autocorrelations + time.size - crosses
+            group.antennas.update(np.unique(first).tolist(), np.unique(second).tolist())
     return _join_stretches(list(found.values()), gap_seconds)
+
+
+def _alike(*columns: NDArray[Any]) -> Iterator[tuple[tuple[int, int, int, int], NDArray[np.int64]]]:
+    """The rows in which all four columns are alike, with their values: sorted as one number, which is much faster than as four."""
+    code = np.zeros(columns[0].size, dtype=np.int64)
+    for column in columns:
+        values, place = np.unique(column, return_inverse=True)
+        code = code * values.size + place.ravel()
+    order = np.argsort(code, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(code[order])) + 1):
+        first, second, third, fourth = (int(column[rows[0]]) for column in columns)
+        yield (first, second, third, fourth), rows
 
 
 def _join_stretches(groups: list[RowGroup], gap_seconds: float) -> list[RowGroup]:

@@ -16,6 +16,9 @@ from supermage.data_reduction.visibilities import ExecutionBlock, SpectralWindow
 from supermage.errors import DataError, nearest_name
 
 UVFITS_SUFFIXES = (".fits", ".fit", ".uvfits", ".uvf", ".uvfit")
+CHUNK_BYTES = 2**24
+"""Bytes that the visibilities of a chunk may take; what is made of them on the way takes a few times as much."""
+
 _SAME_CENTRE_ARCSEC = 0.05
 
 
@@ -131,7 +134,7 @@ class VisibilitySource(ABC):
         channels
             Neighbouring channels, counted in ascending frequency.
         rows
-            Rows a chunk.
+            Rows a chunk; fewer where their visibilities would take more than `CHUNK_BYTES`.
 
         Raises
         ------
@@ -211,6 +214,12 @@ class VisibilitySource(ABC):
         return tuple(made)
 
 
+def rows_at_once(block: ExecutionBlock, channels: slice, rows: int) -> int:
+    """Rows of a chunk: as many as asked for, or as `CHUNK_BYTES` holds, but one at least."""
+    one = 8 * len(block.hands) * len(range(*channels.indices(block.window.n_channel)))
+    return max(1, min(rows, CHUNK_BYTES // max(one, 1)))
+
+
 def make_chunk(block: ExecutionBlock, *, data: NDArray[np.complex64], weight: NDArray[np.float32], flag: NDArray[np.bool_],
                uvw: NDArray[np.float64], antenna1: NDArray[np.int64], antenna2: NDArray[np.int64], time: NDArray[np.float64],
                remedy: str) -> VisibilityChunk:
@@ -232,19 +241,19 @@ def make_chunk(block: ExecutionBlock, *, data: NDArray[np.complex64], weight: ND
     DataError
         If an unflagged, weighted visibility, or its baseline, is NaN or infinite.
     """
-    with np.errstate(invalid="ignore"):
-        usable = np.isfinite(weight) & (weight > 0)
+    usable = (weight > 0) & (weight < np.inf)
     good = usable & ~flag
-    bad = good & ~np.isfinite(data)
-    if bad.any():
-        raise DataError(f"unflagged visibilities must be finite, got {np.count_nonzero(bad)} NaN or infinite in {len(data)} rows of "
-                        f"{block.name}; {remedy}")
+    unused = ~good
+    np.copyto(data, 0.0, where=unused)
+    np.copyto(weight, 0.0, where=unused)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = data.sum()
+    if not np.isfinite(total) and (bad := np.count_nonzero(~np.isfinite(data))):
+        raise DataError(f"unflagged visibilities must be finite, got {bad} NaN or infinite in {len(data)} rows of {block.name}; {remedy}")
     lost = good.any(axis=(1, 2)) & ~np.isfinite(uvw).all(axis=1)
     if lost.any():
         raise DataError(f"baselines (UVW) of unflagged visibilities must be finite, got {np.count_nonzero(lost)} NaN or infinite "
                         f"in {len(data)} rows of {block.name}")
-    weight[~good] = 0.0
-    data[~good] = 0.0
     flagged = int(np.count_nonzero(flag))
     return VisibilityChunk(uvw=uvw, data=data, weight=weight, antenna1=antenna1, antenna2=antenna2, time=time, flagged=flagged,
                            unweighted=good.size - int(np.count_nonzero(usable | flag)))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from supermage.data_reduction import uvfits_tables as tables
 from supermage.data_reduction.measurement_set_tables import group_rows
-from supermage.data_reduction.sources import Contents, VisibilitySource, make_chunk
+from supermage.data_reduction.sources import Contents, VisibilitySource, make_chunk, rows_at_once
 from supermage.data_reduction.visibilities import ExecutionBlock, VisibilityChunk
 from supermage.errors import DataError
 
@@ -110,7 +110,7 @@ class UVFITS(VisibilitySource):
 
     def chunks(self, block: ExecutionBlock, *, channels: slice = slice(None), rows: int = 2000) -> Iterator[VisibilityChunk]:
         """Stream the cross-correlations of a block; see `VisibilitySource.chunks`."""
-        waiting = np.zeros(0, dtype=np.int64)
+        waiting, rows = np.zeros(0, dtype=np.int64), rows_at_once(block, channels, rows)
         stream = self._slices()
         while True:
             with tables.fits_errors(self.path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -251,6 +253,46 @@ def test_an_empty_set_is_one_clear_line(alma_set: Path, tmp_path: Path) -> None:
             shutil.copytree(folder, tmp_path / "empty.ms" / folder.name)
     with pytest.raises(DataError, match=r"must hold rows, got none in .*empty\.ms"):
         MeasurementSet(tmp_path / "empty.ms")
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_set(spoil: Spoil) -> None:
+    """Left to itself, casacore keeps the tiles of some of the channels that it has read, up to a tenth of the machine's memory."""
+    copies = 8000
+
+    def repeat(tb: Any) -> None:
+        n_row, columns = tb.nrows(), ("DATA", "FLAG", "WEIGHT", "UVW", "TIME", "ANTENNA1", "ANTENNA2", "FIELD_ID", "DATA_DESC_ID")
+        kept = {name: tb.getcol(name) for name in columns}
+        description = {"DATA": tb.getcoldesc("DATA")}
+        tb.removecols("DATA")
+        tb.addcols(description, {"TYPE": "TiledShapeStMan", "NAME": "narrow", "SPEC": {"DEFAULTTILESHAPE": [2, 8, 100]}})
+        tb.putcol("DATA", kept["DATA"])
+        tb.addrows(n_row * copies)
+        for first in range(0, copies, 500):
+            for name, column in kept.items():
+                tb.putcol(name, np.concatenate([column] * 500, axis=-1), n_row * (1 + first), n_row * 500)
+
+    with MeasurementSet(spoil(repeat)) as source:
+        block = source.blocks[0]
+        assert block.rows == 40 * (copies + 1)
+        chunks = source.chunks(block, channels=slice(1, 10))
+        next(chunks)
+        before, size = resident(), 0
+        for chunk in chunks:
+            size += chunk.data.nbytes
+    assert size > 45e6
+    assert resident() - before < 0.6 * size
+
+
+def test_chunks_are_smaller_where_there_are_many_channels(alma_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supermage.data_reduction.sources.CHUNK_BYTES", 8 * 2 * 11 * 12)
+    with MeasurementSet(alma_set) as source:
+        assert [chunk.time.size for chunk in source.chunks(source.blocks[0])] == [12, 12, 12, 4]
+        assert [chunk.time.size for chunk in source.chunks(source.blocks[0], channels=slice(0, 5))] == [26, 14]
 
 
 def test_reading_changes_nothing(alma_set: Path) -> None:

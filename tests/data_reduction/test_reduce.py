@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,6 +231,26 @@ def test_an_earlier_file_survives_a_failure(alma_set: Path, tmp_path: Path) -> N
         reduce(make_recipe(tmp_path, alma_set), progress=Interrupt())
     assert open_visibilities(tmp_path / "out" / "visibilities.nc").checksum == before
     assert os.listdir(tmp_path / "out") == ["visibilities.nc"]
+
+
+@pytest.mark.parametrize(("moment", "earlier"), [("gridding.BlockGridder.finish", True), ("gridded_file.os.replace", False)])
+def test_a_killed_reduction_leaves_no_half_file(alma_set: Path, tmp_path: Path, moment: str, earlier: bool) -> None:
+    """SIGKILL, which nothing can catch: when all rows are gridded, and when the file is written but not yet in its place."""
+    output, recipe = tmp_path / "out" / "visibilities.nc", make_recipe(tmp_path, alma_set)
+    before = reduce(recipe).checksum if earlier else ""
+    script = f"""
+import os, signal
+from supermage.data_reduction import gridded_file, gridding, reduce
+from supermage.recipe import Recipe
+reduce.LEAST_CELLS = 1
+{moment} = lambda *arguments, **named: os.kill(os.getpid(), signal.SIGKILL)
+reduce.reduce(Recipe.model_validate_json({recipe.model_dump_json(exclude_none=True)!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    assert output.exists() == earlier
+    if earlier:
+        assert open_visibilities(output).checksum == before
+    assert reduce(recipe).checksum == open_visibilities(output).checksum
 
 
 def test_a_set_cut_short_while_reading_is_one_line(alma_set: Path, tmp_path: Path) -> None:
