@@ -135,7 +135,7 @@ class UVFITS(VisibilitySource):
     def _read(self, block: ExecutionBlock, channels: slice, numbers: NDArray[np.int64]) -> VisibilityChunk:
         groups, rows, window = self._groups, numbers - numbers[0], block.window
         raw = groups.slice(self._file, int(numbers[0]), int(rows[-1]) + 1)
-        head = raw[rows, :len(groups.names)]
+        head = raw[rows, :len(groups.parameter_names)]
         first, last, _ = channels.indices(window.n_channel)
         stored = slice(window.n_channel - last, window.n_channel - first) if window.descending else slice(first, last)
         arrays = groups.arrays(raw)[:, block.data_description % groups.n_if, stored]

@@ -71,7 +71,7 @@ class Groups:
         File, first byte and number of groups.
     number
         How a number is stored.
-    names, scale, zero
+    parameter_names, scale, zero
         Of the parameters before each array.
     array_scale
         BSCALE and BZERO.
@@ -87,7 +87,7 @@ class Groups:
     offset: int
     count: int
     number: np.dtype[Any]
-    names: tuple[str, ...]
+    parameter_names: tuple[str, ...]
     scale: tuple[float, ...]
     zero: tuple[float, ...]
     array_scale: tuple[float, float]
@@ -98,7 +98,7 @@ class Groups:
     @property
     def width(self) -> int:
         """Numbers in a group."""
-        return len(self.names) + int(np.prod(self.shape))
+        return len(self.parameter_names) + int(np.prod(self.shape))
 
     @property
     def n_if(self) -> int:
@@ -112,7 +112,7 @@ class Groups:
 
     def parameters(self, raw: NDArray[Any], name: str) -> list[FloatArray]:
         """Values of the parameters of a name (AIPS splits a DATE in two), shape (group,) each; none where there is none."""
-        found = [i for i, one in enumerate(self.names) if one == name]
+        found = [i for i, one in enumerate(self.parameter_names) if one == name]
         return [raw[:, i].astype(np.float64) * self.scale[i] + self.zero[i] for i in found]
 
     def integers(self, raw: NDArray[Any], name: str, default: int) -> NDArray[np.int64]:
@@ -138,13 +138,13 @@ class Groups:
     def antennas(self, raw: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Numbers of the two antennas, from 0; from BASELINE (256 a + b) or ANTENNA1 and ANTENNA2."""
         baseline = self.integers(raw, "BASELINE", 0)
-        if "BASELINE" in self.names:
+        if "BASELINE" in self.parameter_names:
             return baseline // 256 - 1, baseline % 256 - 1
         return self.integers(raw, "ANTENNA1", 0) - 1, self.integers(raw, "ANTENNA2", 0) - 1
 
     def arrays(self, raw: NDArray[Any]) -> NDArray[Any]:
         """The arrays of some groups, not scaled, shape (group, IF, chan, hand, 3)."""
-        arrays = raw[:, len(self.names):].reshape(len(raw), *self.shape, 1)
+        arrays = raw[:, len(self.parameter_names):].reshape(len(raw), *self.shape, 1)
         wanted = [1 + place for place in self.order]
         others = [axis for axis in range(1, arrays.ndim) if axis not in wanted]
         ordered = arrays.transpose(0, *wanted, *others)
@@ -184,7 +184,7 @@ def read_groups(path: Path, hdu: Any) -> Groups:
     number, n_parameters = np.dtype(_NUMBERS[int(header["BITPIX"])]), int(header["PCOUNT"])
     names = tuple(_parameter_name(str(header.get(f"PTYPE{i}", ""))) for i in range(1, n_parameters + 1))
     groups = Groups(
-        path=path, offset=int(hdu.fileinfo()["datLoc"]), count=int(header["GCOUNT"]), number=number, names=names,
+        path=path, offset=int(hdu.fileinfo()["datLoc"]), count=int(header["GCOUNT"]), number=number, parameter_names=names,
         scale=tuple(float(header.get(f"PSCAL{i}", 1.0)) for i in range(1, n_parameters + 1)),
         zero=tuple(float(header.get(f"PZERO{i}", 0.0)) for i in range(1, n_parameters + 1)),
         array_scale=(float(header.get("BSCALE", 1.0)), float(header.get("BZERO", 0.0))), shape=tuple(reversed(sizes)), axes=axes,
@@ -199,11 +199,11 @@ def _parameter_name(text: str) -> str:
 
 
 def _check_groups(groups: Groups) -> None:
-    lacking = [name for name in ("UU", "VV", "WW", "DATE") if name not in groups.names]
-    if "BASELINE" not in groups.names and not {"ANTENNA1", "ANTENNA2"} <= set(groups.names):
+    lacking = [name for name in ("UU", "VV", "WW", "DATE") if name not in groups.parameter_names]
+    if "BASELINE" not in groups.parameter_names and not {"ANTENNA1", "ANTENNA2"} <= set(groups.parameter_names):
         lacking.append("BASELINE")
     if lacking:
-        raise DataError(f"a UVFITS file must hold the parameter {lacking[0]}, got {', '.join(groups.names)} in {groups.path}")
+        raise DataError(f"a UVFITS file must hold the parameter {lacking[0]}, got {', '.join(groups.parameter_names)} in {groups.path}")
     if groups.count * groups.width == 0:
         raise DataError(f"a UVFITS file must hold rows, got none in {groups.path}")
     need, size = groups.offset + groups.count * groups.width * groups.number.itemsize, groups.path.stat().st_size
