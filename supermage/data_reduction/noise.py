@@ -166,16 +166,25 @@ def _choose_estimator(sums: BlockSums) -> tuple[str, NDArray[np.int32], FloatArr
 
 
 def channel_pooling(response: SpectralResponse, n_channel: int, *, flat: bool) -> tuple[FloatArray, FloatArray]:
-    """For 1 ... n_channel correlated channels: effective number of independent ones, and how many a flat part takes away."""
+    """For 1 ... n_channel correlated channels: effective number of independent ones, and how many a flat part takes away.
+
+    With C the correlation matrix and P the projection that takes a flat part out, ``(tr PC)^2 / tr (PC)^2``, from sums over lags.
+    """
+    lags = response.lags[1:]
     effective, lost = np.empty(n_channel), np.zeros(n_channel)
     for n in range(1, n_channel + 1):
-        correlation = response.correlation(n, floor=0.0)
+        rows = np.ones(n)
+        squares = float(n)
+        for lag, value in enumerate(lags[: n - 1], start=1):
+            rows[lag:] += value
+            rows[:-lag] += value
+            squares += 2.0 * (n - lag) * value**2
         if flat and n > 1:
-            lost[n - 1] = correlation.sum() / n
-            centred = correlation - correlation.mean(axis=0)
-            effective[n - 1] = np.trace(centred) ** 2 / np.sum(centred * centred.T)
+            whole = rows.sum()
+            lost[n - 1] = whole / n
+            effective[n - 1] = (n - whole / n) ** 2 / (squares - 2.0 / n * np.sum(rows**2) + (whole / n) ** 2)
         else:
-            effective[n - 1] = n / response.pooling_factor(n)
+            effective[n - 1] = n**2 / squares
     return effective, lost
 
 

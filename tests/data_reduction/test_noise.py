@@ -12,7 +12,7 @@ from scipy import stats
 
 from supermage.data_reduction.grid import UVGrid
 from supermage.data_reduction.gridding import BlockGridder, BlockSums
-from supermage.data_reduction.noise import measure_noise, satterthwaite_degrees, unbiased_scale, variance_of_mean
+from supermage.data_reduction.noise import channel_pooling, measure_noise, satterthwaite_degrees, unbiased_scale, variance_of_mean
 from supermage.data_reduction.spectral import SpectralResponse
 from supermage.data_reduction.visibilities import VisibilityChunk
 from supermage.errors import DataError
@@ -140,6 +140,18 @@ def test_one_hand_is_differenced_in_time() -> None:
     noise = measure_noise(sums, response)
     assert noise.estimator == "difference of integrations"
     assert noise.scale == pytest.approx(1.7, rel=5 * 0.011)
+
+
+@pytest.mark.parametrize("averaging", [1, 2, 4])
+@pytest.mark.parametrize("flat", [False, True])
+def test_pooling_over_channels_is_that_of_the_matrices(averaging: int, flat: bool) -> None:
+    response = SpectralResponse(hanning=True, averaging=averaging)
+    effective, lost = channel_pooling(response, 12, flat=flat)
+    for n in range(1, 13):
+        matrix = response.correlation(n, floor=0.0)
+        centred = matrix - matrix.mean(axis=0) if flat and n > 1 else matrix
+        assert effective[n - 1] == pytest.approx(np.trace(centred) ** 2 / np.trace(centred @ centred), rel=1e-9)
+        assert lost[n - 1] == pytest.approx(matrix.sum() / n if flat and n > 1 else 0.0)
 
 
 def test_channels_with_more_noise_get_larger_errors() -> None:
