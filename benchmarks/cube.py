@@ -20,6 +20,7 @@ from forward import SIZES, build, truth
 from numpy.typing import NDArray
 from scipy.special import erf
 
+from supermage.constants import SPEED_OF_LIGHT
 from supermage.forward.galaxy_model import GalaxyModel
 
 SIZE = "demo 64x64x40, 2 blocks"
@@ -52,6 +53,7 @@ def plain_cube(model: GalaxyModel, theta: dict[str, float], points: int) -> NDAr
     axis, step = model.grid.axis, model.grid.pixel_scale / points
     fine = (axis[:, None] + model.grid.pixel_scale * ((np.arange(points) + 0.5) / points - 0.5)).ravel()
     angle, tilt = math.radians(theta["PA"]), math.radians(theta["inclination"])
+    seen = 1.0 - theta["systemic_velocity"] / SPEED_OF_LIGHT  # radio convention
     cube = np.zeros((*model.channels.matrix.shape[:2], axis.size, axis.size))
     for row in range(axis.size):
         east, north = np.meshgrid(fine - theta["x"], fine[row * points : (row + 1) * points] - theta["y"])
@@ -59,14 +61,14 @@ def plain_cube(model: GalaxyModel, theta: dict[str, float], points: int) -> NDAr
         across = (north * math.sin(angle) - east * math.cos(angle)) / math.cos(tilt)
         radius = np.maximum(np.hypot(along, across), 1e-6)
         speed = model.circular_velocity(tensors(theta), torch.from_numpy(radius)).numpy()
-        velocity = theta["systemic_velocity"] + speed * math.sin(tilt) * along / radius
+        velocity = theta["systemic_velocity"] + seen * speed * math.sin(tilt) * along / radius
         peak = theta["Flux"] * step**2 / (2 * math.pi * theta["scale_length"] ** 2 * math.cos(tilt))
         flux = peak * np.exp(-radius / theta["scale_length"])
         beam = model.beam_deviation
         if beam is not None:
             flux *= np.exp(-((east + theta["x"]) ** 2 + (north + theta["y"]) ** 2) / (2 * beam**2))
         for block, edges in enumerate(model.channels.edges):
-            below = 0.5 * flux * erf((edges[:, None, None] - velocity) / (math.sqrt(2.0) * theta["line_broadening"]))
+            below = 0.5 * flux * erf((edges[:, None, None] - velocity) / (math.sqrt(2.0) * seen * theta["line_broadening"]))
             pixels = below.reshape(edges.size, points, axis.size, points).sum((1, 3))
             cube[block, :, row] = model.channels.matrix[block] @ pixels
     return cube

@@ -17,7 +17,7 @@ from supermage.data_reduction.casa import casadata_folder, import_casatools
 from supermage.data_reduction.folders import check_replaceable, replace_folder
 from supermage.data_reduction.mock_array import Antennas, Block, plan_blocks, read_array, write_empty_set
 from supermage.data_reduction.mock_noise import baseline_sigma, correlated_noise, system_temperature
-from supermage.data_reduction.sky import Nodes, channel_flux, disc_nodes, primary_beam, primary_beam_width, transform
+from supermage.data_reduction.sky import Nodes, channel_flux, disc_nodes, in_the_band, primary_beam, primary_beam_width, transform
 from supermage.errors import DataError, RecipeError
 from supermage.progress import Progress, SilentProgress
 from supermage.recipe import GalaxySection, Recipe, SimulateSection
@@ -128,9 +128,9 @@ def _fill(path: Path, plan: _Plan, progress: Progress) -> None:
         for k, (block, rows) in enumerate(zip(plan.blocks, every, strict=True)):
             random = np.random.default_rng([section.seed, k])
             sigma = _sigma(section, rows, len(plan.antennas.names), random)
+            broadening = float(in_the_band(section.truth, np.array(section.truth["line_broadening"])))
             flux = channel_flux(plan.nodes, block.frequency, width=section.channel_width, to_frame=block.topo_to_lsrk,
-                                rest_frequency=plan.galaxy.rest_frequency, line_broadening=section.truth["line_broadening"],
-                                averaging=section.averaging)
+                                rest_frequency=plan.galaxy.rest_frequency, line_broadening=broadening, averaging=section.averaging)
             for start in range(0, rows.number.size, CHUNK_ROWS):
                 part = slice(start, min(start + CHUNK_ROWS, rows.number.size))
                 signal = _signal(plan, flux, block.frequency, rows.uvw[part], progress)

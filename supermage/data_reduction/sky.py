@@ -122,7 +122,7 @@ class Nodes:
 
 
 def disc_nodes(truth: dict[str, float], distance: float, *, radii: int = 480, azimuths: int | None = None) -> Nodes:
-    """Sample an exponential, thin, rotating disc in its own plane.
+    """Sample an exponential, thin, rotating disc in its own plane; velocities on the radio axis, the galaxy's redshift included.
 
     Parameters
     ----------
@@ -158,9 +158,16 @@ def disc_nodes(truth: dict[str, float], distance: float, *, radii: int = 480, az
     return Nodes(
         east=(truth["x"] + major * math.sin(angle) - minor * math.cos(angle)).ravel(),
         north=(truth["y"] + major * math.cos(angle) + minor * math.sin(angle)).ravel(),
-        velocity=(truth["systemic_velocity"] + rotation[:, None] * math.sin(tilt) * np.cos(azimuth)).ravel(),
+        velocity=(truth["systemic_velocity"] + in_the_band(truth, rotation)[:, None] * math.sin(tilt) * np.cos(azimuth)).ravel(),
         flux=truth["Flux"] * flux,
     )
+
+
+def in_the_band(truth: dict[str, float], velocity: Array) -> Array:
+    """Velocities inside the galaxy (km/s, small) as they show on the radio axis: every frequency is divided by the galaxy's 1 + z."""
+    systemic_frequency = 1.0 - truth["systemic_velocity"] / SPEED_OF_LIGHT
+    shifted: Array = systemic_frequency * (1.0 - velocity / SPEED_OF_LIGHT)
+    return np.asarray(SPEED_OF_LIGHT * (systemic_frequency - shifted))
 
 
 def _circular_velocity_squared(truth: dict[str, float], distance: float, radius: Array) -> Array:
@@ -193,7 +200,7 @@ def channel_flux(nodes: Nodes, frequency: Array, *, width: float, to_frame: floa
     to_frame
         Factor from observed frequency to the frame of the nodes' velocities (radio convention).
     rest_frequency, line_broadening
-        Hz, km/s.
+        Hz, km/s as observed (see :func:`in_the_band`).
     """
     native = width / averaging
     edges = frequency[0] - 0.5 * width + native * np.arange(-1, frequency.size * averaging + 2)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from supermage.constants import SPEED_OF_LIGHT
 from supermage.errors import DomainError
 
 HANNING = (0.25, 0.5, 0.25)
 _UNIFORM = 1e-3
+
+Number = TypeVar("Number", float, Tensor)
 
 
 def velocity_of(frequency: NDArray[np.float64], rest_frequency: float, convention: str) -> NDArray[np.float64]:
@@ -25,6 +30,17 @@ def velocity_of(frequency: NDArray[np.float64], rest_frequency: float, conventio
     if convention == "optical":
         return SPEED_OF_LIGHT * (rest_frequency / frequency - 1.0)
     raise DomainError(f"convention must be 'radio' or 'optical', got {convention!r}")
+
+
+def apparent_over_true(systemic_velocity: Number, convention: str) -> Number:
+    """Velocity difference on the axis of a convention over that in the rest frame of a galaxy at this systemic velocity, km/s.
+
+    A source receding at v inside the galaxy has ``1 + z = (1 + z_sys)(1 + v / c)``: to first order in v it is seen at
+    ``v_sys + v (1 - v_sys / c)`` in the radio convention and at ``v_sys + v (1 + v_sys / c)`` in the optical one. What is left out,
+    ``v^2 / c``, is 0.3 km/s at 300 km/s, like the relativistic terms of that order.
+    """
+    ratio = systemic_velocity / SPEED_OF_LIGHT
+    return 1.0 - ratio if convention == "radio" else 1.0 + ratio
 
 
 class ChannelResponse:
@@ -51,7 +67,7 @@ class ChannelResponse:
 
     Attributes
     ----------
-    frequency
+    frequency, convention
         As given.
     edges
         Velocity of the sub-channel edges, km/s, shape (block, edge).
@@ -74,7 +90,7 @@ class ChannelResponse:
     ) -> None:
         frequency = np.asarray(frequency, dtype=np.float64)
         factor = np.asarray(topo_to_frame, dtype=np.float64)
-        self.frequency = frequency
+        self.frequency, self.convention = frequency, convention
         _check(frequency, factor, rest_frequency, averaging)
         count = frequency.shape[1]
         step = (frequency[:, -1:] - frequency[:, :1]) / (count - 1)

@@ -1,4 +1,7 @@
-"""Visibilities without any grid: fine polar sampling of the disc, explicit non-uniform transform. Slow; the oracle of the fast path."""
+"""Visibilities without any grid: fine polar sampling of the disc, explicit non-uniform transform. Slow; the oracle of the fast path.
+
+In the sign of the gridded data, ``exp(-2 pi i (u l + v m))``: see docs/conventions.md. A measurement set holds the conjugate.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import erf
 
-from supermage.constants import ARCSEC, SPEED_OF_LIGHT_M_S
+from supermage.constants import ARCSEC, SPEED_OF_LIGHT, SPEED_OF_LIGHT_M_S
 from supermage.errors import DomainError
 from supermage.forward.disc import edge_taper
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from supermage.forward.galaxy_model import GalaxyModel, Theta
 
 _EPSILON = 1e-9
+BEYOND = 1.5
+"""Radius of the disc here over that of the model, so that what the model cuts off is seen."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,8 @@ def direct_visibilities(
 ) -> NDArray[np.complex128]:
     """Visibilities of single baselines, without cells, moments or interpolation, shape (block, chan, visibility), Jy.
 
+    The sign is that of the gridded data; the disc reaches 1.5 times as far as the model's.
+
     Parameters
     ----------
     model
@@ -117,11 +124,16 @@ def direct_visibilities(
         Sampling of the disc.
     """
     number = {name: float(value) for name, value in theta.items()}
-    limit = model.disc_radius
+    limit = BEYOND * model.disc_radius
     radius, azimuth, area = polar_nodes(DirectSettings(1e-4 * limit, limit, rings, azimuths), edge_taper)
     circular = model.circular_velocity(theta, torch.tensor(radius)).detach().numpy()
     inclination, angle = math.radians(number["inclination"]), math.radians(number["PA"])
-    velocity = number["systemic_velocity"] + circular * math.sin(inclination) * np.cos(azimuth)
+    systemic = number["systemic_velocity"]
+    # the light of everything in the galaxy is stretched by 1 + z; radio velocities follow the frequency, optical ones the wavelength
+    optical = model.channels.convention == "optical"
+    one_plus_z = 1.0 + systemic / SPEED_OF_LIGHT if optical else 1.0 / (1.0 - systemic / SPEED_OF_LIGHT)
+    seen = one_plus_z if optical else 1.0 / one_plus_z
+    velocity = systemic + seen * circular * math.sin(inclination) * np.cos(azimuth)
     along, across = radius * np.cos(azimuth), radius * np.sin(azimuth) * math.cos(inclination)
     east = number["x"] + along * math.sin(angle) - across * math.cos(angle)
     north = number["y"] + along * math.cos(angle) + across * math.sin(angle)
@@ -134,7 +146,7 @@ def direct_visibilities(
     channels = model.channels
     result = []
     for block, frequency in enumerate(channels.frequency):
-        line = line_in_channels(channels.edges[block], channels.matrix[block], velocity, number["line_broadening"], flux)
+        line = line_in_channels(channels.edges[block], channels.matrix[block], velocity, seen * number["line_broadening"], flux)
         own_u, own_v = (u, v) if u.ndim == 1 else (u[block], v[block])
         result.append(transform(sky, line, own_u, own_v, frequency))
     return np.stack(result)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +16,15 @@ from torch import Tensor, nn
 from supermage.constants import ARCSEC, SPEED_OF_LIGHT_M_S, pc_per_arcsec
 from supermage.data_reduction.grid import UVGrid
 from supermage.errors import DomainError
-from supermage.forward.channels import ChannelResponse
+from supermage.forward.channels import ChannelResponse, apparent_over_true
 from supermage.forward.cube import SkySampler, channel_flux
-from supermage.forward.disc import DiscNodes, disc_nodes, gas_disc, line_of_sight_velocity, sky_to_disc, unresolved_variance
+from supermage.forward.disc import DiscNodes, disc_nodes, gas_disc, unresolved_variance
 from supermage.forward.mass_model import MassModel, ShapeModel
+from supermage.forward.mge import floored_root, safe_root
+from supermage.forward.nuker import require
 from supermage.forward.operators import CellGather, LineFlux
+from supermage.forward.picture import draw
+from supermage.forward.theta import DISC, STARS, check_parameters, names_of, numbers
 from supermage.forward.visibilities import (
     SUPPORT,
     TWO_PI,
@@ -35,7 +39,8 @@ from supermage.forward.visibilities import (
 )
 
 Theta = Mapping[str, Tensor]
-_LEAST_SQUARE = 1e-4
+_ROUNDING = 1e-9
+LARGER_DISC = 1.5
 _FWHM = math.sqrt(8.0 * math.log(2.0))
 
 
@@ -72,12 +77,15 @@ class GalaxyModel(nn.Module):
         ``"none"`` or ``"nfw"`` (parameters ``halo_log10_m200``, ``halo_log10_c``).
     node_density
         Factor on the number of quadrature nodes along each axis of the disc.
+    disc_extent
+        Radius in the disc plane, in fields of view, at which the disc ends; it is tapered from 0.85 of that on.
 
     Notes
     -----
     Parameters are a mapping of the names of Table 1 to 0-d tensors: see :data:`supermage.recipe.PARAMETER_NAMES`. A ``gas_index`` among
     them makes the gas a stretched exponential; others change the mass, see :class:`MassModel`. Line-of-sight velocity is
-    ``systemic + v_c sin i cos(azimuth)`` in the chosen convention. The disc ends at 0.7 fields of view.
+    ``systemic + s v_c sin i cos(azimuth)`` in the chosen convention, with the redshift's stretch s of
+    :func:`supermage.forward.channels.apparent_over_true`, by which the line is widened too.
     Source: Yantovski-Barth et al., section 2.3 and Table 1; ours integrates in the disc plane instead of on sky pixels.
 
     Raises
@@ -125,6 +133,7 @@ class GalaxyModel(nn.Module):
         subpixels: int | None = None,
         halo: str = "none",
         node_density: float = 1.0,
+        disc_extent: float = 0.7,
     ) -> None:
         super().__init__()
         self._settings: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "grid", "__class__")}
@@ -150,7 +159,7 @@ class GalaxyModel(nn.Module):
             reference_frequency=grid.reference_frequency,
         )
         self._store_cells(geometry, stretch)
-        self.disc_radius = 0.7 * grid.field_of_view
+        self.disc_radius = disc_extent * grid.field_of_view
         longest = max(geometry.longest, 1.0 / grid.field_of_view)
         nodes = disc_nodes(self.disc_radius, 1.0 / longest, density=node_density)
         self._store_nodes(nodes)
@@ -188,15 +197,29 @@ class GalaxyModel(nn.Module):
         return factor * SPEED_OF_LIGHT_M_S / frequency / dish_diameter / ARCSEC / _FWHM
 
     def circular_velocity(
-        self, theta: Theta, radius_arcsec: Float[Tensor, "*radius"], component: str = "total"
+        self, theta: Theta, radius_arcsec: Float[Tensor, "*radius"] | Sequence[float] | float, component: str = "total"
     ) -> Float[Tensor, "*radius"]:
-        """Circular velocity, km/s, at radii in the disc, arcsec; of one component, or of all together: see :class:`MassModel`."""
-        log_radius = torch.log(torch.as_tensor(radius_arcsec, dtype=torch.float64) * self.scale)
-        return _root(self.mass_model(_double(theta), component)(log_radius))
+        """Circular velocity, km/s, at radii in the disc, arcsec; of one component, or of all together: see :class:`MassModel`.
 
-    def surface_density(self, theta: Theta, radius_arcsec: Float[Tensor, "*radius"]) -> Float[Tensor, "*radius"]:
+        Zero for a component that is not there; NaN where v^2 is negative, so that no circular orbit exists.
+
+        Raises
+        ------
+        DomainError
+            If the component is unknown, a parameter of it is missing or outside its range, or a radius is negative or not finite.
+        """
+        radius = _radii(radius_arcsec)
+        theta = self._checked(theta, names_of(component, theta, self.mass_model.halo))
+        return safe_root(self.mass_model(theta, component)(torch.log(radius * self.scale)))
+
+    def surface_density(self, theta: Theta, radius_arcsec: Float[Tensor, "*radius"] | Sequence[float] | float) -> Float[Tensor, "*radius"]:
         """Surface density of the stars, Msun/pc^2, at radii along the major axis, arcsec."""
-        return self.mass_model.surface_density(_double(theta), torch.as_tensor(radius_arcsec, dtype=torch.float64))
+        return self.mass_model.surface_density(self._checked(theta, STARS), _radii(radius_arcsec))
+
+    def _checked(self, theta: Theta, names: tuple[str, ...]) -> dict[str, Tensor]:
+        double = {name: torch.as_tensor(value).to(torch.float64) for name, value in theta.items()}
+        check_parameters(double, names, emulator=self.mass_model.emulator, scale=self.scale)
+        return double
 
     def visibilities(self, theta: Theta, *, rows: int | None = None) -> Complex[Tensor, "block chan cell"]:
         """Model visibilities, Jy: the mean over each cell's visibilities, in the half plane and sign of the gridded data.
@@ -206,14 +229,14 @@ class GalaxyModel(nn.Module):
         Raises
         ------
         DomainError
-            If the scale length is not positive (there is no disc) or the inclination lies outside [0, 90) deg.
+            If a parameter is missing, not finite or outside its range (a scale length of 0 is no disc, an inclination of 90 deg has no
+            surface), or there are fewer rows than the inclination calls for.
         """
-        theta = _double(theta)
+        theta = self._checked(theta, self._names(theta))
         inclination, angle = torch.deg2rad(theta["inclination"]), torch.deg2rad(theta["PA"])
-        _check(theta)
         line = self._line(theta, inclination, angle)
-        table = self.transform(line, self.table_rows(theta["inclination"]) if rows is None else rows)
-        basis = cell_basis(self.position, self.transform.step, angle, inclination)
+        table = self.transform(line, self._enough(rows, theta["inclination"]))
+        basis = cell_basis(self.position, self.transform.step, angle, inclination, (table.shape[1], table.shape[2]))
         centre = (theta["x"], theta["y"])
         phase = TWO_PI * (self.position[..., 0] * centre[0] + self.position[..., 1] * centre[1])
         slope = self._beam_slope(centre, inclination, angle)
@@ -258,23 +281,36 @@ class GalaxyModel(nn.Module):
 
     def table_rows(self, inclination: Float[Tensor, "*batch"]) -> int:
         """Rows of the table of the uv plane that inclinations (deg) call for, the most of all; every row where they cannot be looked at."""
-        flattest = _value(torch.as_tensor(inclination).min())
+        flattest = numbers({"inclination": torch.as_tensor(inclination).min()})
         if flattest is None:
             return self.transform.rows
-        return min(self.transform.rows, math.ceil(self.longest * abs(math.cos(math.radians(flattest))) / self.transform.step) + SUPPORT)
+        height = self.longest * abs(math.cos(math.radians(flattest["inclination"]))) / self.transform.step
+        return min(self.transform.rows, math.ceil(height + _ROUNDING) + SUPPORT)
+
+    def _enough(self, rows: int | None, inclination: Tensor) -> int:
+        if rows is None:
+            return self.table_rows(inclination)
+        needed = SUPPORT if numbers({"inclination": inclination}) is None else self.table_rows(inclination)
+        if not needed <= rows <= self.transform.rows:
+            raise DomainError(f"rows must lie in [{needed}, {self.transform.rows}] for this inclination, got {rows}")
+        return rows
+
+    def _names(self, theta: Theta) -> tuple[str, ...]:
+        return (*DISC, *names_of("total", theta, self.mass_model.halo))
 
     def _line(self, theta: Theta, inclination: Tensor, angle: Tensor) -> Float[Tensor, "block chan y column"]:
         squared = self.mass_model(theta)(self.log_radius).to(self.dtype)
-        velocity = _root(squared) * (torch.sin(inclination).to(self.dtype) * self.node_cosine)
-        deviation = torch.sqrt(theta["line_broadening"].to(self.dtype) ** 2 + unresolved_variance(velocity))
+        seen = apparent_over_true(theta["systemic_velocity"], self.channels.convention)
+        velocity = floored_root(squared) * ((seen * torch.sin(inclination)).to(self.dtype) * self.node_cosine)
+        deviation = torch.sqrt((seen * theta["line_broadening"]).to(self.dtype) ** 2 + unresolved_variance(velocity))
         flux = gas_disc(self.node_radius, theta) * self.node_area
         sides = flux.unsqueeze(1) * self._beam(theta, inclination, angle)
         systemic = (theta["systemic_velocity"] - self.reference_velocity).to(self.dtype)
         both = torch.stack([systemic + velocity, systemic - velocity], dim=1)
-        line = self._in_channels(both, deviation.unsqueeze(1).expand_as(both), sides.expand_as(both))
+        line = self.in_channels(both, deviation.unsqueeze(1).expand_as(both), sides.expand_as(both))
         return line.flatten(-2)
 
-    def _in_channels(self, velocity: Tensor, deviation: Tensor, flux: Tensor) -> Float[Tensor, "block chan *node"]:
+    def in_channels(self, velocity: Tensor, deviation: Tensor, flux: Tensor) -> Float[Tensor, "block chan *node"]:
         """Lines integrated over the channels; compiled in float32 on a CPU."""
         lines = (velocity.flatten(), deviation.flatten(), flux.flatten())
         if self.edges.device.type == "cpu" and self.dtype == torch.float32:
@@ -311,55 +347,18 @@ class GalaxyModel(nn.Module):
         DomainError
             As :meth:`visibilities`.
         """
-        theta = _double(theta)
-        _check(theta)
-        inclination, angle = torch.deg2rad(theta["inclination"]), torch.deg2rad(theta["PA"])
-        squared = self.mass_model(theta)
-        floor = _LEAST_SQUARE * self.grid.pixel_scale**2
-
-        def in_disc(east: Tensor, north: Tensor) -> tuple[Tensor, Tensor]:
-            along, across = sky_to_disc(east - theta["x"], north - theta["y"], angle, inclination)
-            return along, torch.sqrt(along**2 + across**2 + floor)
-
-        def velocity(east: Tensor, north: Tensor) -> Tensor:
-            along, radius = in_disc(east, north)
-            return line_of_sight_velocity(_root(squared(torch.log(radius * self.scale))), along, radius, inclination)
-
-        def emission(east: Tensor, north: Tensor, step: float) -> Tensor:
-            flux = gas_disc(in_disc(east, north)[1], theta) * step**2 / torch.cos(inclination)
-            if primary_beam and self.beam_deviation is not None:
-                flux = flux * torch.exp(-(east**2 + north**2) / (2 * self.beam_deviation**2))
-            centre, half = velocity(east, north), 0.5 * step
-            rise_east = velocity(east + half, north) - velocity(east - half, north)
-            rise_north = velocity(east, north + half) - velocity(east, north - half)
-            deviation = torch.sqrt(theta["line_broadening"] ** 2 + (rise_east**2 + rise_north**2) / 12.0)
-            centre = theta["systemic_velocity"] - self.reference_velocity + centre
-            return self._in_channels(centre.to(self.dtype), deviation.to(self.dtype), flux.to(self.dtype))
-
-        with torch.no_grad():
-            channel = float(np.abs(np.diff(self.channels.edges)).min())
-            width = math.hypot(float(theta["line_broadening"]), 0.5 * channel)
-            counts = self.sampler.counts(velocity, lambda east, north: torch.log(gas_disc(in_disc(east, north)[1], theta) + 1e-30), width)
-        return self.sampler.integrate(emission, counts, self.edges)
+        return draw(self, self._checked(theta, self._names(theta)), primary_beam=primary_beam)
 
     def refined(self, factor: float = 2.0) -> GalaxyModel:
-        """The same model with so many times the nodes along each axis of the disc."""
-        return GalaxyModel(self.grid, **{**self._settings, "node_density": factor * cast(float, self._settings["node_density"])})
+        """The same model with so many times the nodes along each axis of the disc, and half as large a disc again."""
+        larger = {"node_density": factor, "disc_extent": LARGER_DISC}
+        return GalaxyModel(self.grid, **{**self._settings, **{name: by * self._settings[name] for name, by in larger.items()}})
 
     def discretisation_error(self, theta: Theta) -> float:
-        """Rms difference, relative to the rms signal, from a model with twice the nodes along each axis."""
+        """Rms difference, relative to the rms signal, from a model with twice the nodes along each axis and a disc 1.5 times as large."""
         with torch.no_grad():
             here, there = (model.visibilities(theta).to(torch.complex128) for model in (self, self.refined()))
         return float(torch.linalg.vector_norm(here - there) / torch.linalg.vector_norm(there))
-
-
-def _double(theta: Theta) -> dict[str, Tensor]:
-    return {name: torch.as_tensor(value).to(torch.float64) for name, value in theta.items()}
-
-
-def _root(squared: Tensor) -> Tensor:
-    """Square root, with a floor that keeps its gradient finite where signed Gaussians push outwards."""
-    return torch.sqrt(squared.clamp(min=_LEAST_SQUARE))
 
 
 def _project(east: Tensor, north: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
@@ -367,17 +366,7 @@ def _project(east: Tensor, north: Tensor, angle: Tensor) -> tuple[Tensor, Tensor
     return east * sine + north * cosine, north * sine - east * cosine
 
 
-def _value(item: Tensor) -> float | None:
-    """The number in a 0-d tensor, or None under vmap, where there is none to look at."""
-    try:
-        return float(item.detach().item())
-    except RuntimeError:
-        return None
-
-
-def _check(theta: Theta) -> None:
-    scale_length, inclination = _value(theta["scale_length"]), _value(theta["inclination"])
-    if scale_length is not None and not scale_length > 0:
-        raise DomainError(f"scale_length must be positive (arcsec; 0 is no disc), got {scale_length}")
-    if inclination is not None and not 0 <= inclination < 90:
-        raise DomainError(f"inclination must lie in [0, 90) deg, got {inclination}")
+def _radii(radius_arcsec: Tensor | Sequence[float] | float) -> Tensor:
+    radius = torch.as_tensor(radius_arcsec, dtype=torch.float64)
+    require((radius >= 0) & torch.isfinite(radius), "radius must be finite and not negative (arcsec)", radius)
+    return radius

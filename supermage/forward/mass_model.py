@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from supermage.constants import GRAVITATIONAL_CONSTANT
 from supermage.errors import DomainError
-from supermage.forward.mge import mass_to_light
 from supermage.forward.velocity import ScaleFreeCurve, exponential_disc_velocity_squared, nfw_velocity_squared
 
 COMPONENTS = ("total", "black_hole", "stars", "halo", "gas")
@@ -45,8 +44,8 @@ class MassModel(nn.Module):
     Notes
     -----
     Parameters are float64 0-d tensors named as in Table 1. Two more are optional. ``gas_log10_mass``: the exponential gas disc pulls.
-    ``ml_gradient`` (kappa): each Gaussian is multiplied with ``(sigma / r_b)^-kappa``, so that the mass-to-light ratio falls as
-    ``R^-kappa`` and ``intensity_rb`` stays the mass density at the break, nearly.
+    ``ml_gradient`` (kappa): the mass-to-light ratio falls as ``R^-kappa``. A Nuker profile times ``(R / r_b)^-kappa`` is the Nuker
+    profile of slopes ``gamma + kappa`` and ``beta + kappa`` with the same density at the break, exactly: that is the mass.
 
     Raises
     ------
@@ -93,10 +92,8 @@ class MassModel(nn.Module):
         return 10.0 ** theta["intensity_rb"] * (gaussians @ self._weights(theta))
 
     def _weights(self, theta: Mapping[str, Tensor]) -> Float[Tensor, "gauss"]:
-        weights = self.emulator.weights(theta["alpha"], theta["gamma"] - theta["gamma_minus_beta"], theta["gamma"]).to(torch.float64)
-        if "ml_gradient" in theta:
-            weights = weights * mass_to_light(self.emulator.width_ratio, theta["ml_gradient"])
-        return weights
+        steeper = theta["gamma"] + theta["ml_gradient"] if "ml_gradient" in theta else theta["gamma"]
+        return self.emulator.weights(theta["alpha"], steeper - theta["gamma_minus_beta"], steeper).to(torch.float64)
 
     def _stars(self, theta: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:
         inclination = torch.deg2rad(theta["inclination"])
@@ -106,4 +103,4 @@ class MassModel(nn.Module):
         strength = GRAVITATIONAL_CONSTANT * 10.0 ** theta["intensity_rb"] * break_radius * observed
         curve = strength * self.curve.velocity_squared(self._weights(theta), intrinsic)
         log_break = torch.log(break_radius)
-        return lambda log_radius: self.curve.interpolate(curve, (log_radius - log_break).flatten()).unflatten(0, log_radius.shape)
+        return lambda log_radius: self.curve.interpolate(curve, (log_radius - log_break).flatten()).reshape(log_radius.shape)

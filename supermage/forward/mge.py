@@ -126,7 +126,7 @@ class MGE:
         squared = circular_velocity_squared(
             radii, self.surface_density, self.sigma, self.observed_axis_ratio, inclination_rad=radians
         ) + point_mass_velocity_squared(radii, _column(mass), _column(length))
-        return _safe_sqrt(squared)
+        return safe_root(squared)
 
 
 def mass_to_light(
@@ -153,7 +153,12 @@ def _column(item: Tensor) -> Tensor:
     return item.unsqueeze(-1) if item.ndim else item
 
 
-def _safe_sqrt(squared: Tensor) -> Tensor:
-    """Square root with a zero gradient at zero (the centre), where the true one is infinite."""
+def safe_root(squared: Tensor) -> Tensor:
+    """Square root with a zero gradient at zero (the centre), where the true one is infinite; NaN of what is negative."""
     zero = squared == 0
     return torch.where(zero, torch.zeros_like(squared), torch.sqrt(torch.where(zero, torch.ones_like(squared), squared)))
+
+
+def floored_root(squared: Tensor) -> Tensor:
+    """Square root with a floor of 0.01, which keeps its gradient finite at zero and where signed Gaussians push outwards."""
+    return torch.sqrt(squared.clamp(min=1e-4))

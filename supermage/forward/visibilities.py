@@ -180,18 +180,31 @@ class CellBasis:
     minor: tuple[Tensor, Tensor]
 
 
-def cell_basis(position: Float[Tensor, "block cell 2"], step: float, position_angle: Tensor, inclination: Tensor) -> CellBasis:
-    """Splines at positions in cycles per arcsec; angles in rad. Derivatives are per (cycle per arcsec) along +a and +b."""
+def cell_basis(
+    position: Float[Tensor, "block cell 2"], step: float, position_angle: Tensor, inclination: Tensor, size: tuple[int, int]
+) -> CellBasis:
+    """Splines at positions in cycles per arcsec; angles in rad. Derivatives are per (cycle per arcsec) along +a and +b.
+
+    ``size`` is that of the table along a and b: no index leaves it, whatever the angles; a position beyond it has weights that are NaN.
+
+    Raises
+    ------
+    DomainError
+        If the table is smaller than a spline.
+    """
+    if min(size) < SUPPORT:
+        raise DomainError(f"a table of the uv plane must have at least {SUPPORT} rows along each axis, got {size[0]} and {size[1]}")
     sine, cosine, flattening = torch.sin(position_angle), torch.cos(position_angle), torch.cos(inclination)
     major, minor = (sine, cosine), (-cosine * flattening, sine * flattening)
     u, v = position.unbind(-1)
     axes, starts, signs = [], [], []
-    for unit in (major, minor):
+    for unit, rows in zip((major, minor), size, strict=True):
         coordinate = u * unit[0] + v * unit[1]
         sign = torch.where(coordinate.detach() < 0, -1.0, 1.0).to(position.dtype)
         scaled = coordinate * sign / step
-        start = scaled.detach().floor()
-        value, first, second = spline_weights(scaled - start)
+        below = scaled.detach().floor()
+        start = below.nan_to_num(0.0).clamp(0.0, float(rows - SUPPORT))
+        value, first, second = spline_weights(torch.where(start == below, scaled - start, torch.nan))
         axes.append((value, first * (sign / step).unsqueeze(-1), second / step**2))
         starts.append(start.long())
         signs.append(sign)

@@ -285,10 +285,14 @@ def _check_emulator_range(emulator: Any, priors: Priors, distance: float) -> Non
 
     edges = priors.edges
     for side in (0, 1):
-        gamma = edges["gamma"][side]
+        gradient = edges.get("ml_gradient", (0.0, 0.0))[side]
+        gamma = edges["gamma"][side] + gradient
         beta = gamma - edges["gamma_minus_beta"][side]
         radius = edges["break_r"][side] * pc_per_arcsec(distance)
         try:
             emulator.check_domain(*(torch.tensor(v, dtype=torch.float64) for v in (edges["alpha"][side], beta, gamma, radius)))
         except DomainError as error:
-            raise RecipeError(f"the priors must stay inside the emulator's range: {error}") from None
+            words, narrow = str(error), ""
+            if gradient and words.startswith("gamma must"):
+                words, narrow = f"gamma + ml_gradient{words.removeprefix('gamma')}", ": narrow the prior of gamma or of ml_gradient"
+            raise RecipeError(f"the priors must stay inside the emulator's range: {words}{narrow}") from None

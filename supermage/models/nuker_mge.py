@@ -59,10 +59,13 @@ class NukerMGE(nn.Module, ABC):
         The name that :func:`supermage.load_model` knows, recorded with every posterior.
     width_ratio
         ``sigma_j / r_b``, shape (gauss,), float64.
+    box
+        :data:`BOX`.
     """
 
     name: ClassVar[str]
     version: ClassVar[str] = "1"
+    box: ClassVar[dict[str, tuple[float, float]]] = BOX
     width_ratio: Tensor
 
     @abstractmethod

@@ -26,7 +26,8 @@ NOISE_OFFSET = 0.10
 LAG_OFFSET = 0.05
 LEAST_LAG = -0.3
 """Noise of neighbouring channels is never correlated by less; what looks so is a source that the model leaves."""
-LEAST_INSIDE = 0.99
+LEAST_INSIDE = 0.996
+"""An exponential disc has so much of its flux inside where its scale length is a twelfth of the field of view."""
 
 
 class Status(StrEnum):

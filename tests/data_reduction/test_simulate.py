@@ -100,8 +100,8 @@ def test_signal_is_the_direct_sum_over_the_disc(tmp_path: Path) -> None:
     l_cos, m_cos = nodes.east * ARCSEC, nodes.north * ARCSEC
     for k, block in enumerate(truth["blocks"]):
         frequency = np.linspace(block["first_channel"], block["last_channel"], 6)
-        flux = channel_flux(nodes, frequency, width=62.5e6, to_frame=block["topo_to_lsrk"], rest_frequency=230.538e9, line_broadening=40.0,
-                            averaging=2)
+        flux = channel_flux(nodes, frequency, width=62.5e6, to_frame=block["topo_to_lsrk"], rest_frequency=230.538e9,
+                            line_broadening=40.0 * (1 - 1241.0 / 299792.458), averaging=2)
         rows = np.flatnonzero(main["OBSERVATION_ID"] == k)[:: 60]
         for channel in (2, 4):
             beam = np.exp(-math.log(2) * (nodes.east**2 + nodes.north**2)

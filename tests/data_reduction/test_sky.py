@@ -134,6 +134,7 @@ def test_black_hole_and_sampling() -> None:
     heavy = disc_nodes(TRUTH | {"intensity_rb": -30.0}, 11.4, radii=80, azimuths=256)
     radius_pc = 11.4 * math.pi / 0.648 * np.hypot(*_disc_plane(heavy))
     fastest = np.abs(heavy.velocity - 1241.0).reshape(-1, 256).max(axis=1) / math.cos(math.pi / 256) / math.sin(math.radians(76.0))
+    fastest /= 1.0 - 1241.0 / SPEED_OF_LIGHT  # the galaxy's redshift compresses its rotation on the radio axis
     np.testing.assert_allclose(fastest**2 * radius_pc.reshape(-1, 256)[:, 0], GRAVITATIONAL_CONSTANT * 10 ** TRUTH["log10_mbh"], rtol=1e-9)
 
 

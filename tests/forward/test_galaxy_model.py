@@ -8,11 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from scipy.special import ndtr
 
-from supermage.constants import ARCSEC, CO_2_1_FREQUENCY, GRAVITATIONAL_CONSTANT, SPEED_OF_LIGHT_M_S, pc_per_arcsec
+from supermage.constants import ARCSEC, CO_2_1_FREQUENCY, GRAVITATIONAL_CONSTANT, SPEED_OF_LIGHT, SPEED_OF_LIGHT_M_S, pc_per_arcsec
 from supermage.data_reduction import sky
 from supermage.errors import DomainError
+from supermage.forward.deprojection import nuker_circular_velocity
 from supermage.forward.direct import direct_visibilities, transform
+from supermage.forward.galaxy_model import GalaxyModel
 from supermage.forward.mge import MGE
 from supermage.forward.nuker import Nuker
 from supermage.forward.velocity import exponential_disc_velocity_squared, nfw_velocity_squared
@@ -55,7 +58,7 @@ def test_oracle_is_a_plain_sum() -> None:
 )
 def test_visibilities_within_four_parts_in_a_thousand_of_the_direct_transform(mock, theta: Theta, changes: dict[str, float]) -> None:
     parameters = theta(**changes)
-    assert relative(mock.model.visibilities(parameters).numpy(), oracle(mock, parameters, rings=160, azimuths=768)) < 4e-3
+    assert relative(mock.model.visibilities(parameters).numpy(), oracle(mock, parameters)) < 4e-3
 
 
 def test_uneven_flags_are_followed(make_mock: Make, theta: Theta) -> None:
@@ -243,35 +246,71 @@ def test_gas_that_pulls(mock, theta: Theta) -> None:
     assert (model.circular_velocity(parameters, radius, "gas") ** 2).numpy() == pytest.approx(gas.numpy(), rel=1e-9)
     rise = model.circular_velocity(parameters, radius) ** 2 - model.circular_velocity(theta(), radius) ** 2
     assert rise.numpy() == pytest.approx(gas.numpy(), rel=1e-6)
-    assert float(model.circular_velocity(theta(), radius, "gas").max()) < 0.02
+    assert float(model.circular_velocity(theta(), radius, "gas").max()) == 0
 
 
-def test_a_gradient_of_mass_to_light_steepens_the_mass(mock, make_mock: Make, theta: Theta) -> None:
-    """A profile of constant slope 1.1 becomes one of slope 1.3, times 2^0.1 Gamma(0.65) / Gamma(0.55) (closed form)."""
-    shape = {"gamma": 0.9, "gamma_minus_beta": -0.4, "alpha": 0.1}
-    radius = torch.logspace(-1.0, 0.7, 7, dtype=torch.float64)
-    flat, steep = ({**theta(**shape), **extra} for extra in ({}, {"ml_gradient": torch.tensor(0.2, dtype=torch.float64)}))
-    ratio = (mock.model.surface_density(steep, radius) / mock.model.surface_density(flat, radius)).numpy()
-    expected = 2.0**0.1 * math.gamma(0.65) / math.gamma(0.55) * (radius.numpy() / 1.5) ** -0.2
-    assert ratio == pytest.approx(expected, rel=0.03)
-    exact = make_mock(emulator=NukerSolve(), channels=4, width=150e6, reach=4.0).model
-    assert exact.surface_density(theta(), radius).numpy() == pytest.approx(
-        Nuker(2.0, 2.0, 0.8, 1.5, 10**4.35).surface_density_at(radius).numpy(), rel=1e-5
-    )
-    speed = [mock.model.circular_velocity(item, radius, "stars") for item in (flat, steep)]
-    assert bool((speed[1] > speed[0])[:2].all())
+@pytest.mark.parametrize("kappa", [-0.3, 0.2, 0.5])
+def test_a_gradient_of_mass_to_light_is_a_power_of_the_radius(make_mock: Make, theta: Theta, kappa: float) -> None:
+    """Density of the light times (R / r_b)^-kappa, and the velocity of that by direct deprojection; slopes small and large."""
+    model = make_mock(emulator=NukerSolve(), channels=4, width=150e6, reach=4.0).model
+    scale, q = pc_per_arcsec(11.4), 0.6
+    radius = torch.logspace(-1.0, 0.7, 12, dtype=torch.float64)
+    for alpha, gamma, difference in ((2.0, 0.31, 1.4), (0.5, 0.6, 0.4), (8.0, 0.32, 3.0)):
+        parameters = theta(alpha=alpha, gamma=gamma, gamma_minus_beta=-difference, qintr=q)
+        parameters["ml_gradient"] = torch.tensor(kappa, dtype=torch.float64)
+        light = Nuker(alpha, gamma + difference, gamma, 1.5 * scale, 10**4.35).surface_density_at(radius * scale)
+        mass = model.surface_density(parameters, radius)
+        assert mass.numpy() == pytest.approx((light * (radius / 1.5) ** -kappa).numpy(), rel=1e-3)
+        profile = Nuker(alpha, gamma + difference + kappa, gamma + kappa, 1.5 * scale, 10**4.35)
+        exact = nuker_circular_velocity(radius.numpy() * scale, profile, intrinsic_axis_ratio=q, inclination=76.0)
+        assert model.circular_velocity(parameters, radius, "stars").numpy() == pytest.approx(exact, rel=1e-3)
 
 
-def test_the_independent_sky_of_the_simulator(make_mock: Make, theta: Theta) -> None:
-    truth = {name: float(value) for name, value in theta().items()}
-    mock = make_mock(emulator=NukerSolve(), channels=8, width=80e6, spread=0.5, blocks=1)
+DOPPLER = ("radio", "optical")
+
+
+@pytest.mark.parametrize("convention", DOPPLER)
+def test_rotation_is_stretched_by_the_redshift(make_mock: Make, theta: Theta, convention: str) -> None:
+    """Spectrum of the whole disc at 15000 km/s: twice the cube's width by hand, from the frequencies of the light in the galaxy."""
+    systemic, width = 15000.0, 20e6
+    ratio = 1.0 - systemic / SPEED_OF_LIGHT if convention == "radio" else 1.0 / (1.0 + systemic / SPEED_OF_LIGHT)
+    frequency = CO_2_1_FREQUENCY * ratio + width * (np.arange(40) - 20.0)
+    model = make_mock(channels=40, blocks=1, spread=0.0, dish_diameter=None, hanning=False, convention=convention,
+                      frequency=frequency[None], topo_to_frame=np.ones(1)).model
+    parameters = theta(systemic_velocity=systemic, inclination=60.0, x=0.0, y=0.0)
+    origin = np.flatnonzero((np.asarray(model._settings["cell_u"]) == 0) & (np.asarray(model._settings["cell_v"]) == 0))[0]
+    got = model.visibilities(parameters).numpy()[0, :, origin].real
+    cube = model.cube(parameters)[0].sum((-2, -1)).numpy()
+    # light of frequency nu_0 (1 - v / c) in the galaxy arrives at that over 1 + z: a line's own width too
+    radius, azimuth = (np.asarray(item) for item in np.meshgrid(np.geomspace(1e-3, 6.0, 400), (np.arange(256) + 0.5) * np.pi / 128))
+    speed = model.circular_velocity(parameters, torch.from_numpy(radius)).numpy() * math.sin(math.radians(60.0)) * np.cos(azimuth)
+    edges = np.append(frequency, frequency[-1] + width) - 0.5 * width
+    inside = SPEED_OF_LIGHT * (1.0 - edges / (CO_2_1_FREQUENCY * ratio))
+    share = radius**2 * np.exp(-radius / 0.5)
+    below = np.array([(share * ndtr((item - speed) / 10.0)).sum() for item in inside]) / share.sum()
+    expected = -np.diff(below) / np.abs(np.diff(model.channels.edges[0])) * 2.0
+    assert relative(got, expected) < 5e-3
+    assert relative(cube, expected) < 2e-2
+    moved = -np.diff([(share * ndtr((item - 0.95 * speed) / 9.5)).sum() for item in inside]) / share.sum()
+    assert relative(moved / np.abs(np.diff(model.channels.edges[0])) * 2.0, expected) > 5e-2
+    direct = direct_visibilities(model, parameters, np.zeros(1), np.zeros(1))[0, :, 0].real
+    assert relative(direct, expected) < 5e-3
+
+
+@pytest.mark.parametrize("systemic", [1241.0, 15000.0])
+def test_the_independent_sky_of_the_simulator(make_mock: Make, theta: Theta, systemic: float) -> None:
+    """Of a dish of 40 m, whose beam is as narrow as the disc is wide."""
+    theta_here = theta(systemic_velocity=systemic)
+    truth = {name: float(value) for name, value in theta_here.items()}
+    nu = CO_2_1_FREQUENCY * (1 - systemic / SPEED_OF_LIGHT) / (1 + 2e-5) + 80e6 * (np.arange(8) - 4.0)
+    mock = make_mock(emulator=NukerSolve(), channels=8, width=80e6, spread=0.5, blocks=1, frequency=nu[None], dish_diameter=40.0)
     nodes = sky.disc_nodes(truth, 11.4, radii=160, azimuths=512)
-    nu = mock.model.channels.frequency[0]
-    line = sky.channel_flux(nodes, nu, width=80e6, to_frame=1 + 2e-5, rest_frequency=CO_2_1_FREQUENCY, line_broadening=10.0)
-    line = line * sky.primary_beam(nodes.east, nodes.north, float(nu.mean()), 12.0)
+    broadening = float(sky.in_the_band(truth, np.array(10.0)))
+    line = sky.channel_flux(nodes, nu, width=80e6, to_frame=1 + 2e-5, rest_frequency=CO_2_1_FREQUENCY, line_broadening=broadening)
+    line = line * sky.primary_beam(nodes.east, nodes.north, float(nu.mean()), 40.0)
     uvw = np.stack([mock.u[0], mock.v[0], np.zeros_like(mock.u[0])], axis=-1)
     single = np.stack([sky.transform(nodes.east, nodes.north, line[k], uvw * f / SPEED_OF_LIGHT_M_S) for k, f in enumerate(nu)])
-    assert relative(mock.model.visibilities(theta()).numpy(), np.conj(mock.averaged(single[None]))) < 4e-3
+    assert relative(mock.model.visibilities(theta_here).numpy(), np.conj(mock.averaged(single[None]))) < 4e-3
 
 
 @pytest.mark.parametrize(
@@ -285,14 +324,112 @@ def test_bad_settings_are_refused(make_mock: Make, options: dict[str, object], m
         make_mock(channels=4, width=150e6, reach=4.0, **options)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [({"scale_length": 0.0}, "scale_length must be positive"), ({"inclination": 90.0}, r"inclination must lie in \[0, 90\)")],
-)
-def test_bad_parameters_are_refused(mock, theta: Theta, changes: dict[str, float], message: str) -> None:
-    for method in (mock.model.visibilities, mock.model.cube):
-        with pytest.raises(DomainError, match=message):
+BAD = [
+    ({"scale_length": 0.0}, "scale_length must be positive"),
+    ({"inclination": 90.0}, r"inclination must lie in \[0, 90\)"),
+    ({"PA": math.nan}, "PA must be finite, got nan"),
+    ({"x": math.inf}, "x must be finite, got inf"),
+    ({"qintr": 1.01}, r"qintr must lie in \[0.05, 1\]"),
+    ({"qintr": 0.0}, r"qintr must lie in \[0.05, 1\]"),
+    ({"alpha": 10.1}, r"alpha must lie in \[0.1, 10\], the range the model was made for, got 10.1"),
+    ({"gamma": 1.3}, r"^gamma must lie in \[0.001, 1.2\]"),
+    ({"gamma": 0.9, "ml_gradient": 0.4}, r"gamma \+ ml_gradient must lie in \[0.001, 1.2\], the range the model was made for, got 1.3"),
+    ({"gamma_minus_beta": -0.2}, r"beta - gamma must lie in \[0.3, 3\]"),
+    ({"break_r": 50.0}, r"break_radius must lie in \[2, 2000\] pc"),
+]
+
+
+@pytest.fixture(scope="module")
+def boxed(make_mock: Make) -> object:
+    return make_mock(emulator=NukerSolve(), channels=4, width=150e6, n_pixel=16, pixel_scale=0.48, reach=4.0).model
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD)
+def test_bad_parameters_are_refused(boxed, theta: Theta, changes: dict[str, float], message: str) -> None:
+    for method in (boxed.visibilities, boxed.cube):
+        with pytest.raises(DomainError, match=message) as caught:
             method(theta(**changes))
+        assert "\n" not in str(caught.value)
+
+
+def test_missing_parameters_are_named(boxed, theta: Theta) -> None:
+    few = {name: value for name, value in theta().items() if name not in ("PA", "gamma")}
+    with pytest.raises(DomainError, match=r"theta must hold every parameter of the model, got none named PA, gamma$"):
+        boxed.visibilities(few)
+    with pytest.raises(DomainError, match=r"got none named gamma$"):
+        boxed.circular_velocity(few, 1.0)
+    hole = {"log10_mbh": torch.tensor(8.0)}
+    assert float(boxed.circular_velocity(hole, 1.0, "black_hole")) > 0
+    with pytest.raises(DomainError, match=r"single number, got PA of shape \(2,\)"):
+        boxed.visibilities({**theta(), "PA": torch.zeros(2)})
+
+
+def test_edges_of_the_box_belong_to_it(boxed, theta: Theta) -> None:
+    edge = theta(alpha=10.0, gamma=1.2, gamma_minus_beta=-3.0, qintr=1.0)
+    single = {name: value.float() for name, value in edge.items()}
+    for parameters in (edge, single):
+        assert bool(torch.isfinite(boxed.circular_velocity(parameters, 1.0)))
+
+
+def test_radii_are_checked_and_may_be_plain_numbers(boxed, theta: Theta) -> None:
+    one, several = boxed.circular_velocity(theta(), 0.5), boxed.circular_velocity(theta(), [0.5, 2.0])
+    assert one.shape == () and several.shape == (2,) and float(one) == pytest.approx(float(several[0]))
+    for radius in (-1.0, math.nan, math.inf):
+        for method in (boxed.circular_velocity, boxed.surface_density):
+            with pytest.raises(DomainError, match=r"radius must be finite and not negative \(arcsec\), got"):
+                method(theta(), radius)
+
+
+class Outwards:
+    """Gaussians whose inner parts push."""
+
+    width_ratio = torch.tensor([0.05, 1.0], dtype=torch.float64)
+
+    def weights(self, alpha: torch.Tensor, beta: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([-50.0, 1.0], dtype=torch.float64)
+
+
+def test_what_is_absent_is_zero_and_what_pushes_has_no_circular_velocity(make_mock: Make, boxed, theta: Theta) -> None:
+    radius = torch.tensor([0.05, 0.5], dtype=torch.float64)
+    assert boxed.circular_velocity(theta(), radius, "gas").tolist() == [0.0, 0.0]
+    assert boxed.circular_velocity(theta(), radius, "halo").tolist() == [0.0, 0.0]
+    pushing = make_mock(emulator=Outwards(), channels=4, width=150e6, n_pixel=16, pixel_scale=0.48, reach=4.0).model
+    stars = pushing.circular_velocity(theta(), torch.tensor([0.05, 30.0], dtype=torch.float64), "stars")
+    assert bool(torch.isnan(stars[0])) and float(stars[1]) > 0
+
+
+def test_rows_that_do_not_reach_are_refused(boxed, theta: Theta) -> None:
+    needed = boxed.table_rows(theta()["inclination"])
+    boxed.visibilities(theta(), rows=needed)
+    for rows in (needed - 1, boxed.transform.rows + 1, 2):
+        with pytest.raises(DomainError, match=rf"rows must lie in \[{needed}, .*got {rows}"):
+            boxed.visibilities(theta(), rows=rows)
+
+
+def test_numbers_that_cannot_be_looked_at_never_leave_the_table(boxed, theta: Theta) -> None:
+    """Under vmap nothing is refused: a position angle that is no number gives no number, and too few rows none where they end."""
+    def run(angle: torch.Tensor, rows: int | None = None) -> torch.Tensor:
+        return torch.view_as_real(boxed.visibilities({**theta(), "PA": angle}, rows=rows))
+
+    angles = torch.tensor([67.0, math.nan], dtype=torch.float64)
+    good, bad = torch.func.vmap(run)(angles)
+    assert torch.allclose(good, run(angles[0])) and bool(torch.isnan(bad).all())
+    tilted = torch.tensor([76.0, 30.0])
+    few = torch.func.vmap(lambda tilt: torch.view_as_real(boxed.visibilities({**theta(), "inclination": tilt}, rows=4)))(tilted)
+    inner = boxed.position.norm(dim=-1) == boxed.position.norm(dim=-1).min()
+    assert bool(torch.isnan(few).any()) and bool(torch.isfinite(few[0].movedim(1, -1)[inner.nonzero()[0, 0]]).any())
+
+
+@pytest.mark.parametrize("scale_length", [0.3, 0.9, 1.5])
+def test_a_disc_cut_off_is_part_of_the_discretisation_error(make_mock: Make, theta: Theta, scale_length: float) -> None:
+    """Against a disc three times as large, which holds all the flux there is."""
+    model = make_mock(channels=6, width=100e6, n_pixel=16, pixel_scale=0.48, reach=6.0, dish_diameter=None).model
+    parameters = theta(scale_length=scale_length)
+    whole = GalaxyModel(model.grid, **{**model._settings, "disc_extent": 2.1}).visibilities(parameters).numpy()
+    cut = relative(model.visibilities(parameters).numpy(), whole)
+    assert model.discretisation_error(parameters) == pytest.approx(max(cut, model.discretisation_error(parameters)), rel=0.35)
+    if scale_length > 1.0:
+        assert model.discretisation_error(parameters) > 0.6 * cut > 0.01
 
 
 def test_unknown_component_is_refused(mock, theta: Theta) -> None:

@@ -52,6 +52,20 @@ def test_geometry_from_moments() -> None:
     assert cell_geometry(np.array([[3, -2]]), mean, second, cell_size=11.0, reference_frequency=230e9).shift is not None
 
 
+@pytest.mark.parametrize("angle", [0.3, math.nan, math.inf])
+@pytest.mark.parametrize("rows", [4, 12])
+def test_no_index_leaves_the_table(angle: float, rows: int) -> None:
+    """Compiled loops write where the indices point: an angle that is no number, and a table too small, must not lead them astray."""
+    position = torch.tensor([[[0.1, 0.2], [3.0, -2.0], [1e9, 0.0]]], dtype=torch.float64)
+    angles = torch.tensor(angle, dtype=torch.float64), torch.tensor(0.4, dtype=torch.float64)
+    basis = cell_basis(position, 0.1, *angles, (rows, rows))
+    assert int(basis.index.min()) >= 0 and int(basis.index.max()) <= rows - 4
+    value = basis.along[0].sum(-1)[0]
+    assert bool(torch.isnan(value[1:]).all()) if rows == 4 or not math.isfinite(angle) else bool(torch.isnan(value[2]))
+    with pytest.raises(DomainError, match="at least 4 rows along each axis, got 12 and 3"):
+        cell_basis(position, 0.1, *angles, (12, 3))
+
+
 def test_no_cell_is_refused() -> None:
     with pytest.raises(DomainError, match="at least one cell"):
         cell_geometry(np.zeros((0, 2), dtype=int), np.zeros((1, 2, 0, 2)), np.zeros((1, 2, 0, 3)), cell_size=1.0, reference_frequency=1e9)
@@ -84,7 +98,7 @@ class Setup:
 
     def fast(self, position: np.ndarray, spread: np.ndarray, centre: tuple[float, float], order: tuple[int, ...] = ()) -> np.ndarray:
         table = self.transform(torch.tensor(self.line).flatten(-2), self.transform.rows)
-        basis = cell_basis(torch.tensor(position), self.transform.step, self.angle, self.inclination)
+        basis = cell_basis(torch.tensor(position), self.transform.step, self.angle, self.inclination, (self.transform.rows,) * 2)
         shift = tuple(torch.tensor(item, dtype=torch.float64) for item in centre)
         weights = derivative_weights(basis, shift, order) if order else cell_weights(basis, torch.tensor(spread), shift, None)
         phase = 2 * math.pi * (torch.tensor(position) @ torch.stack(shift))

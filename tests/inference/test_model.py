@@ -181,6 +181,10 @@ def test_build_model_refuses(gridded: GriddedVisibilities) -> None:
     with pytest.raises(RecipeError, match="priors must stay inside the emulator's range") as error:
         build_model(recipe(priors={"alpha": {"lower": 0.1, "upper": 50.0}}), gridded)
     assert "\n" not in str(error.value)
+    gradient = {"model": {"mass_to_light": "gradient"}}
+    with pytest.raises(RecipeError, match=r"gamma \+ ml_gradient must lie in \[0.001, 1.2\].*narrow the prior of gamma or of ml_gradient$"):
+        build_model(recipe(**gradient), gridded)
+    build_model(recipe(priors={"gamma": {"lower": 0.2, "upper": 0.9}, "ml_gradient": {"lower": -0.1, "upper": 0.3}}, **gradient), gridded)
 
 
 def test_centres_must_lie_inside_the_image(gridded: GriddedVisibilities) -> None:

@@ -90,7 +90,7 @@ def test_an_interrupted_fit_says_so():
     assert "interrupted" not in " ".join((ended.headline, *ended.reasons))
 
 
-@pytest.mark.parametrize(("inside", "said"), [(0.989, True), (0.991, False), (math.nan, True)])
+@pytest.mark.parametrize(("inside", "said"), [(0.9955, True), (0.9965, False), (math.nan, True)])
 def test_a_disc_that_leaves_the_image_is_said(inside, said):
     reasons = " ".join(judge(MASS, QUIET, MIXED, RATIOS, disc_inside=inside).reasons)
     assert ("use more pixels" in reasons) is said
