@@ -58,6 +58,7 @@ def write_gridded(gridded: GriddedVisibilities, path: str | Path) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         try:
             with temporary.open("wb") as file:
                 file.write(image.getbuffer())
@@ -70,6 +71,14 @@ def write_gridded(gridded: GriddedVisibilities, path: str | Path) -> Path:
         raise DataError(f"gridded visibilities must go to a folder that can be written and has room, got {path} ({error.strerror}); "
                         "an earlier file is kept") from None
     return path
+
+
+def _sweep(path: Path) -> None:
+    """Take away what a process that was killed in the middle of writing ``path`` has left."""
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        number = part.name.split(".")[-2]
+        if number.isdigit() and not Path(f"/proc/{number}").exists() and Path("/proc").exists():
+            part.unlink(missing_ok=True)
 
 
 def _write(gridded: GriddedVisibilities, target: io.BytesIO) -> None:

@@ -19,6 +19,7 @@ from supermage.data_reduction.measurement_set_tables import (
     read_windows,
     scan_rows,
     telescope_name,
+    time_scale,
 )
 from supermage.data_reduction.sources import Contents, VisibilitySource, make_chunk, rows_at_once
 from supermage.data_reduction.visibilities import ExecutionBlock, VisibilityChunk
@@ -69,6 +70,7 @@ class MeasurementSet(VisibilitySource):
         self.data_column = candidates[0]
         groups = scan_rows(table, gap_seconds=gap * 3600.0)
         self.telescope = telescope_name(self.path)
+        self.time_scale = time_scale(str(table.getcolkeywords("TIME").get("MEASINFO", {}).get("Ref", "UTC")), self.path)
         positions, diameters = read_antennas(self.path)
         contents = Contents(fields=read_fields(self.path), groups=groups, windows=read_windows(self.path), hands=read_hands(self.path),
                             positions=positions, diameters=diameters)

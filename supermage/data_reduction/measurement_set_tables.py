@@ -196,6 +196,14 @@ def read_antennas(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]
         return np.asarray(table.getcol("POSITION").T, dtype=float), np.asarray(table.getcol("DISH_DIAMETER"), dtype=float)
 
 
+def time_scale(reference: str, path: Path) -> str:
+    """Astropy's name of a time reference."""
+    scales = {"UTC": "utc", "TAI": "tai", "IAT": "tai", "TT": "tt", "TDT": "tt"}
+    if reference.upper() not in scales:
+        raise DataError(f"times must be in one of {', '.join(scales)}, got {reference} in {path}")
+    return scales[reference.upper()]
+
+
 def telescope_name(path: Path) -> str:
     """Name of the array."""
     with _subtable(path, "OBSERVATION") as table:

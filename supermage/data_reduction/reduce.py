@@ -83,7 +83,7 @@ def _select(source: VisibilitySource, galaxy: GalaxySection, section: ReduceSect
     bands = []
     for block in source.blocks:
         factor = frame_factor((block.start + block.stop) / 2, source.observatory, source.phase_centre, stored=block.window.frame,
-                              wanted=section.frame)
+                              wanted=section.frame, scale=source.time_scale)
         bands.append(Band(block.name, block.window.ascending_frequency, block.window.width, factor))
     covering = [i for i, band in enumerate(bands) if band.covers(section.velocity_range, galaxy.rest_frequency, section.convention)]
     kept = covering or [_nearest(bands, galaxy, section)]

@@ -100,6 +100,8 @@ class VisibilitySource(ABC):
         Known diameters of the antennas that observed the field, m, ascending, without repetition.
     data_column
         ``"CORRECTED_DATA"`` where there is one, else ``"DATA"``.
+    time_scale
+        Of every time: ``"utc"`` or ``"tai"``, as astropy names them.
     """
 
     blocks: tuple[ExecutionBlock, ...]
@@ -109,6 +111,7 @@ class VisibilitySource(ABC):
     observatory: NDArray[np.float64]
     dish_diameters: tuple[float, ...]
     data_column: str
+    time_scale: str = "utc"
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

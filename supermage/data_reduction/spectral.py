@@ -40,19 +40,22 @@ def frequency_of_velocity(velocity: Velocities, rest_frequency: float, conventio
     return rest_frequency / (1.0 + velocity / SPEED_OF_LIGHT)
 
 
-def frame_factor(time: float, position: FloatArray, phase_centre: tuple[float, float], *, stored: str, wanted: str) -> float:
+def frame_factor(time: float, position: FloatArray, phase_centre: tuple[float, float], *, stored: str, wanted: str,
+                 scale: str = "utc") -> float:
     """Frequency in one rest frame over frequency in another, for a source at the phase centre. Needs no network.
 
     Parameters
     ----------
     time
-        s (modified Julian date times 86400, UTC).
+        s (modified Julian date times 86400, in ``scale``).
     position
         Geocentric position of the observatory (ITRF), m, shape (3,).
     phase_centre
         Right ascension and declination (ICRS), deg.
     stored, wanted
         Frames: ``"TOPO"``, ``"LSRK"``, ``"BARY"`` or ``"GEO"``.
+    scale
+        Of the time, as astropy names it.
 
     Raises
     ------
@@ -64,13 +67,14 @@ def frame_factor(time: float, position: FloatArray, phase_centre: tuple[float, f
             raise DataError(f"a frequency frame must be one of {', '.join(_ASTROPY_FRAMES)}, got '{frame}'")
     if stored == wanted:
         return 1.0
-    return _from_topocentre(time, position, phase_centre, wanted) / _from_topocentre(time, position, phase_centre, stored)
+    to_wanted, to_stored = (_from_topocentre(time, position, phase_centre, frame, scale) for frame in (wanted, stored))
+    return to_wanted / to_stored
 
 
 _ASTROPY_FRAMES = {"TOPO": None, "LSRK": "lsrk", "BARY": "icrs", "GEO": "gcrs"}
 
 
-def _from_topocentre(time: float, position: FloatArray, phase_centre: tuple[float, float], frame: str) -> float:
+def _from_topocentre(time: float, position: FloatArray, phase_centre: tuple[float, float], frame: str, scale: str) -> float:
     if frame == "TOPO":
         return 1.0
     from astropy import units
@@ -80,7 +84,7 @@ def _from_topocentre(time: float, position: FloatArray, phase_centre: tuple[floa
 
     with warnings.catch_warnings(), iers.conf.set_temp("auto_download", False), iers.conf.set_temp("iers_degraded_accuracy", "ignore"):
         warnings.simplefilter("ignore")
-        moment = Time(time / 86400.0, format="mjd", scale="utc")
+        moment = Time(time / 86400.0, format="mjd", scale=scale).utc
         observer = EarthLocation.from_geocentric(*position, unit=units.m).get_itrs(obstime=moment)
         zero = 0.0 * units.mas / units.yr
         target = SkyCoord(phase_centre[0] * units.deg, phase_centre[1] * units.deg, distance=1.0 * units.Gpc, frame="icrs",

@@ -15,7 +15,7 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from supermage.data_reduction import uvfits_tables as tables
-from supermage.data_reduction.measurement_set_tables import group_rows
+from supermage.data_reduction.measurement_set_tables import group_rows, time_scale
 from supermage.data_reduction.sources import Contents, VisibilitySource, make_chunk, rows_at_once
 from supermage.data_reduction.visibilities import ExecutionBlock, VisibilityChunk
 from supermage.errors import DataError
@@ -27,7 +27,7 @@ class UVFITS(VisibilitySource):
     """One field of a UVFITS file (random groups), open for reading. Its attributes are those of `VisibilitySource`.
 
     Every IF of every FREQSEL is a spectral window, numbered as importuvfits does. A weight that is not positive is a flag. A dish whose
-    diameter the file does not know has none. Times are as stored, even where the file calls them atomic (TIMSYS): half a minute off.
+    diameter the file does not know has none. Times are as stored, in the scale that the table AN names (TIMSYS).
 
     Parameters
     ----------
@@ -73,7 +73,9 @@ class UVFITS(VisibilitySource):
             self._groups = groups = tables.read_groups(self.path, hdus[0])
             sources = tables.find_tables(hdus, "SU")
             self._single = not sources
-            positions, diameters = tables.read_antennas(self.path, tables.find_tables(hdus, "AN"))
+            antennas = tables.find_tables(hdus, "AN")
+            positions, diameters = tables.read_antennas(self.path, antennas)
+            self.time_scale = time_scale(str(antennas[0].header.get("TIMSYS") or header.get("TIMSYS") or "UTC").strip(), self.path)
             windows = tables.read_windows(self.path, header, groups, tables.find_tables(hdus, "FQ"),
                                           tables.frequency_frame(header, sources))
             fields = tables.read_fields(self.path, header, groups, sources)

@@ -127,3 +127,11 @@ def test_inconsistent_arrays_are_refused(change: dict[str, object], words: str) 
             "inf": lambda: np.full(array.shape, np.inf), "flip": lambda: array[:, ::-1], "short": lambda: array[:1]}
     with pytest.raises(DataError, match=words):
         gridded.replace(**{name: made[value]() if isinstance(value, str) else value})
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    """The part of a process that is no more goes with the next writing; that of one that lives stays."""
+    dead, living = tmp_path / ".g.nc.999999999.part", tmp_path / f".g.nc.{os.getppid()}.part"
+    dead.write_bytes(b"half"), living.write_bytes(b"half")
+    make_gridded().save(tmp_path / "g.nc")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([living.name, "g.nc"])

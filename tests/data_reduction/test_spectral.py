@@ -92,3 +92,15 @@ def test_channels_are_centred_on_the_range_in_every_block(factor: float, shift: 
 def test_a_line_outside_the_band_is_refused(wanted: tuple[float, float], words: str) -> None:
     with pytest.raises(DataError, match=words):
         choose_channels([_band("a", 1241.0, 1.0)], wanted, rest_frequency=230.538e9, frame="LSRK", convention="radio")
+
+
+def test_atomic_times_are_not_taken_for_utc() -> None:
+    """37 s in 2018: a rotating Earth moves ALMA by up to 1.2 m/s in between, the two scales of one moment must agree."""
+    from astropy.time import Time
+
+    moment = Time("2018-11-20T13:00:00", scale="utc")
+    site, centre = np.array([2225061.0, -5440058.0, -2481681.0]), (192.15, -5.8)
+    utc, tai = (frame_factor(getattr(moment, scale).mjd * 86400.0, site, centre, stored="TOPO", wanted="LSRK", scale=scale)
+                for scale in ("utc", "tai"))  # fmt: skip
+    wrong = frame_factor(moment.tai.mjd * 86400.0, site, centre, stored="TOPO", wanted="LSRK")
+    assert abs(utc / tai - 1.0) * SPEED_OF_LIGHT < 1e-5 < 1e-4 < abs(wrong / utc - 1.0) * SPEED_OF_LIGHT
