@@ -67,14 +67,15 @@ def _correlation_in_words(facts: Mapping[str, Any]) -> str:
 
 def weights_in_words(gridded: GriddedVisibilities) -> str:
     """Verdict on the set's weights, in one line: whether they are inverse variances, but for a factor, between baselines and in time."""
-    blocks = [block for block in gridded.provenance["blocks"] if block.get("spread_of_baselines") is not None]
-    if not blocks:
-        return "weights: not to be judged, for want of differences of hands or integrations"
-    baselines, times = (max(float(block[key]) for block in blocks) for key in ("spread_of_baselines", "spread_in_time"))
-    what = f"sigma departs from the weights by {100.0 * baselines:.2g} % between baselines and {100.0 * times:.2g} % in time"
-    if any(block["weights_corrected"] for block in blocks):
-        return f"weights: {what}; corrected"
-    return f"weights: {what}{'; left as they are' if max(baselines, times) > WORTH_CORRECTING else ''}"
+    blocks = gridded.provenance["blocks"]
+    largest = {words: max((float(block[key]) for block in blocks if block.get(key) is not None), default=None)
+               for key, words in (("spread_of_baselines", "between baselines"), ("spread_in_time", "in time"))}
+    known = [f"{100.0 * spread:.2g} % {words}" for words, spread in largest.items() if spread is not None]
+    if not known:
+        return "weights: not to be judged, for want of differences of hands or integrations, or of baselines"
+    left = max(spread or 0.0 for spread in largest.values()) > WORTH_CORRECTING
+    done = "; corrected" if any(block["weights_corrected"] for block in blocks) else "; left as they are" if left else ""
+    return f"weights: sigma departs from them by {' and '.join(known)}{done}"
 
 
 def cautions(gridded: GriddedVisibilities) -> tuple[str, ...]:

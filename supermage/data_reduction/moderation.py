@@ -12,7 +12,7 @@ from scipy.special import gammaln
 
 FloatArray = NDArray[np.float64]
 
-LEAST_MEMBERS = 8
+LEAST_MEMBERS = 4
 """Fewer variances than this say nothing of their own distribution."""
 
 MOST_DEGREES = 1e6

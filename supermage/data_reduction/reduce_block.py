@@ -114,7 +114,7 @@ def reduce_block(source: VisibilitySource, chosen: Selection, grid: UVGrid, resp
         If no unflagged data are left inside the grid, or no noise can be measured.
     """
     block, count = chosen.block, _Count()
-    survey = NoiseSurvey(response, chosen.frequency.size, block.start)
+    survey = NoiseSurvey(response, chosen.frequency.size, block.start, block.stop)
 
     def counted() -> Iterator[VisibilityChunk]:
         for chunk in source.chunks(block, channels=chosen.channels, rows=rows):
@@ -200,6 +200,7 @@ def _weight_words(verdict: WeightVerdict | None) -> dict[str, Any]:
     if verdict is None:
         return {"spread_of_baselines": None, "spread_in_time": None}
     order = np.argsort(-verdict.by_baseline)[:MOST_LISTED]
-    return {"spread_of_baselines": verdict.baseline_prior.spread, "spread_in_time": verdict.time_prior.spread,
+    baselines, times = verdict.spreads
+    return {"spread_of_baselines": baselines, "spread_in_time": times,
             "noisiest_baselines": [[*verdict.baselines[i].tolist(), round(float(np.sqrt(verdict.by_baseline[i])), 3)] for i in order],
             "noise_in_time": [[round(float(t) / 86400.0, 5), round(float(np.sqrt(f)), 3)] for t, f in zip(verdict.times, verdict.by_time)]}

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supermage.data_reduction.gridding import RowNoise
-from supermage.data_reduction.moderation import VariancePrior, fit_variance_prior
+from supermage.data_reduction.moderation import LEAST_MEMBERS, VariancePrior, fit_variance_prior
 from supermage.data_reduction.noise import LEAST_CHANNELS_FOR_FLAT, channel_pooling
 from supermage.data_reduction.spectral import SpectralResponse
 from supermage.data_reduction.visibilities import VisibilityChunk
 
 FloatArray = NDArray[np.float64]
 
-TIME_BIN = 600.0
-"""s; system temperatures follow elevation and weather no faster."""
+TIME_BINS = (30.0, 600.0)
+"""Shortest and longest stretch, s, a block being cut into twelve if that lies between: system temperatures follow elevation and weather."""
 
 WORTH_CORRECTING = 0.05
 """Spread of the noise against the weights, in log sigma, from which on a second pass with corrected weights is worth its time."""
@@ -36,7 +36,7 @@ class WeightVerdict:
     baseline_prior
         Distribution of the true ones.
     times
-        First second of every stretch of `TIME_BIN`, shape (time,).
+        First second of every stretch, shape (time,).
     by_time, time_prior
         As for baselines.
     """
@@ -49,9 +49,16 @@ class WeightVerdict:
     time_prior: VariancePrior
 
     @property
+    def spreads(self) -> tuple[float | None, float | None]:
+        """Spread of the noise against the weights, in log sigma, between baselines and in time; None where there are too few to say."""
+        pairs = (self.by_baseline, self.baseline_prior), (self.by_time, self.time_prior)
+        baselines, times = (prior.spread if len(factors) >= LEAST_MEMBERS else None for factors, prior in pairs)
+        return baselines, times
+
+    @property
     def worth_correcting(self) -> bool:
         """Whether the weights are wrong enough, between baselines or in time, to be corrected."""
-        return max(self.baseline_prior.spread, self.time_prior.spread) > WORTH_CORRECTING
+        return max(spread or 0.0 for spread in self.spreads) > WORTH_CORRECTING
 
     def correct(self, chunk: VisibilityChunk) -> VisibilityChunk:
         """The chunk with its weights divided by the factors of its baselines and times."""
@@ -71,18 +78,18 @@ class NoiseSurvey:
         The channels' spectral response, which says what pooling over channels is worth.
     n_channel
         Channels of the block.
-    start
-        Its first time stamp, s.
+    start, stop
+        Its first and last time stamp, s.
     """
 
-    def __init__(self, response: SpectralResponse, n_channel: int, start: float) -> None:
+    def __init__(self, response: SpectralResponse, n_channel: int, start: float, stop: float) -> None:
         flat = n_channel >= LEAST_CHANNELS_FOR_FLAT
         hands, lost = channel_pooling(response, n_channel, flat=flat)
         times, _ = channel_pooling(response, n_channel, flat=False)
         number = np.arange(1, n_channel + 1)
         self._expected = np.stack([2.0 * (number - lost), 2.0 * number], axis=1)
         self._degrees = np.stack([2.0 * hands, 2.0 * times], axis=1)
-        self._start = start
+        self._start, self._bin = start, float(np.clip((stop - start) / 12.0, *TIME_BINS))
         self._baseline: dict[int, FloatArray] = {}
         self._time: dict[int, FloatArray] = {}
 
@@ -96,7 +103,7 @@ class NoiseSurvey:
             return
         place, kind = number[used] - 1, kind[used]
         values = np.stack([rows.square[used, kind], self._expected[place, kind], self._degrees[place, kind]], axis=1)
-        stretch = ((chunk.time[used] - self._start) // TIME_BIN).astype(np.int64)
+        stretch = ((chunk.time[used] - self._start) // self._bin).astype(np.int64)
         for store, keys in ((self._baseline, _key(chunk.antenna1[used], chunk.antenna2[used])), (self._time, stretch)):
             unique, inverse = np.unique(keys, return_inverse=True)
             for key, total in zip(unique.tolist(), _sum_by(inverse.ravel(), values, unique.size)):
@@ -110,7 +117,7 @@ class NoiseSurvey:
         by_baseline, baseline_prior = _factors(np.stack([self._baseline[key] for key in keys.tolist()]))
         stretches = np.array(sorted(self._time), dtype=np.int64)
         by_time, time_prior = _factors(np.stack([self._time[key] for key in stretches.tolist()]))
-        times = np.asarray(self._start + TIME_BIN * stretches, dtype=np.float64)
+        times = np.asarray(self._start + self._bin * stretches, dtype=np.float64)
         return WeightVerdict(baselines=np.stack([keys // 2**32, keys % 2**32], axis=1), by_baseline=by_baseline,
                              baseline_prior=baseline_prior, times=times, by_time=by_time, time_prior=time_prior)
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from supermage import __version__
-from supermage.data_reduction.account import GIVEN, account, cautions
+from supermage.data_reduction.account import GIVEN, account, cautions, weights_in_words
 from supermage.data_reduction.gridded import open_visibilities
 from supermage.data_reduction.images import moment_maps, write_fits
-from supermage.data_reduction.survey import WORTH_CORRECTING
 from supermage.errors import DataError, DomainError, nearest_name
 from supermage.progress import Progress, SilentProgress
 from supermage.report import html
@@ -102,7 +101,7 @@ def verdict(reduction: Reduction) -> tuple[str, list[str]]:
     doubts = [line[0].upper() + line[1:] + "." for line in cautions(gridded)]
     blocks = reduction.blocks
     scales = [float(block["noise_scale"]) for block in blocks]
-    reasons = [_weight_words(scales), _spread_words(blocks)]
+    reasons = [_weight_words(scales), _spread_words(weights_in_words(gridded), blocks)]
     response = f"The channels' noise is taken to be correlated as {gridded.response.words} makes it ({facts['channel_response']})"
     found = facts.get("channel_correlation")
     measured = "" if found is None else (f"; neighbours were measured to correlate by {found['measured'][1]:.3f} +- "
@@ -127,16 +126,10 @@ def _weight_words(scales: list[float]) -> str:
     return f"The variance is {spread} times 1 / weight: {told}."
 
 
-def _spread_words(blocks: list[dict[str, object]]) -> str:
-    known = [block for block in blocks if block.get("spread_of_baselines") is not None]
-    cells = max(float(str(block["spread_of_cells"])) for block in blocks)
-    if not known:
-        return f"Between cells sigma scatters by {100 * cells:.2g} %; between baselines and in time it could not be judged."
-    baselines, times = (max(float(str(block[key])) for block in known) for key in ("spread_of_baselines", "spread_in_time"))
-    done = " They were put right." if any(block["weights_corrected"] for block in known) else (
-        " They were left as they are." if max(baselines, times) > WORTH_CORRECTING else "")  # fmt: skip
-    return (f"Relative weights depart from the noise by {100 * baselines:.2g} % in sigma between baselines and {100 * times:.2g} % in time."
-            f"{done} Between cells sigma scatters by {100 * cells:.2g} % in the end, which the moderated noise allows for.")
+def _spread_words(weights: str, blocks: list[dict[str, object]]) -> str:
+    cells = 100.0 * max(float(str(block["spread_of_cells"])) for block in blocks)
+    return (f"{weights[0].upper()}{weights[1:]}. Between cells sigma scatters by {cells:.2g} % in the end, which the moderated noise allows "
+            "for.")
 
 
 def _write(reduction: Reduction, work: Path, progress: Progress) -> None:

@@ -33,10 +33,11 @@ def test_three_lines_say_what_was_assumed_and_found() -> None:
         "channels: Hanning, averaging 1 (RESOLUTION is 2.000 channel widths); 12 in 2 blocks, 1 more without the line",
         "noise: variance 1 to 4 times 1/weight, by difference of hands; "
         "5 % flagged, 0.1 % left out for want of a weight, 20 % beyond the grid",
-        "weights: sigma departs from the weights by 2.1 % between baselines and 0 % in time"]
+        "weights: sigma departs from them by 2.1 % between baselines and 0 % in time"]
     for changes, words in (({"weights_corrected": True, "spread_in_time": 0.2}, "20 % in time; corrected"),
                            ({"spread_in_time": 0.2}, "20 % in time; left as they are"),
-                           ({"spread_of_baselines": None}, "not to be judged")):
+                           ({"spread_of_baselines": None}, "from them by 0 % in time"),
+                           ({"spread_of_baselines": None, "spread_in_time": None}, "not to be judged")):
         assert words in account(gridded.replace(provenance=facts(changes)))[2]
     assert "variance 1.02 times 1/weight" in account(gridded.replace(provenance=facts({"noise_scale": 1.0201})))[1]
 
@@ -129,7 +130,7 @@ def test_the_alma_set(alma_set: Path, tmp_path: Path) -> None:
     first, second, third = account(gridded)
     assert first.startswith("channels: Hanning, averaging 1 (RESOLUTION is 2.000 channel widths); ")
     assert second.startswith("noise: variance ") and second.endswith(" % beyond the grid")
-    assert third.startswith("weights: sigma departs from the weights by ")
+    assert third.startswith("weights: sigma departs from them by ")
     (line,) = cautions(gridded)
     assert line.startswith("a pixel should be at most a third of the beam, ") and line.endswith(", but reduce.grid.pixel_scale is 1")
 

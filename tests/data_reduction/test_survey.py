@@ -11,12 +11,13 @@ from supermage.data_reduction.grid import UVGrid
 from supermage.data_reduction.gridding import BlockGridder
 from supermage.data_reduction.noise import measure_noise
 from supermage.data_reduction.spectral import SpectralResponse
-from supermage.data_reduction.survey import TIME_BIN, NoiseSurvey, WeightVerdict
+from supermage.data_reduction.survey import TIME_BINS, NoiseSurvey, WeightVerdict
 from supermage.data_reduction.visibilities import VisibilityChunk
 
 GRID = UVGrid(16, 0.5, 230e9)
 HANNING = SpectralResponse(hanning=True, averaging=1)
 ANTENNAS, CHANNELS = 9, 12
+STRETCH = TIME_BINS[1]
 
 
 def _chunks(rng: np.random.Generator, hands: int, antenna_factor: np.ndarray, time_factor: np.ndarray) -> list[VisibilityChunk]:
@@ -33,12 +34,12 @@ def _chunks(rng: np.random.Generator, hands: int, antenna_factor: np.ndarray, ti
         sigma = np.sqrt(antenna_factor[a] * antenna_factor[b] * factor)[:, None, None] / np.sqrt(weight)
         data = 5.0 + np.einsum("cd,rdh->rch", colour, white) * sigma
         chunks.append(VisibilityChunk(uvw=np.tile(place, (40, 1)), data=data.astype(np.complex64), weight=weight.astype(np.float32),
-                                      antenna1=a, antenna2=b, time=1e9 + TIME_BIN * (stretch + 0.02 * number), flagged=0, unweighted=0))
+                                      antenna1=a, antenna2=b, time=1e9 + STRETCH * (stretch + 0.02 * number), flagged=0, unweighted=0))
     return chunks
 
 
 def _survey(chunks: list[VisibilityChunk], verdict: WeightVerdict | None = None) -> tuple[WeightVerdict, BlockGridder]:
-    gridder, survey = BlockGridder(GRID, CHANNELS), NoiseSurvey(HANNING, CHANNELS, 1e9)
+    gridder, survey = BlockGridder(GRID, CHANNELS), NoiseSurvey(HANNING, CHANNELS, 1e9, 1e9 + 12 * STRETCH)
     for chunk in chunks:
         one = chunk if verdict is None else verdict.correct(chunk)
         survey.add(one, gridder.add(one))
@@ -80,4 +81,4 @@ def test_a_baseline_unknown_to_the_verdict_keeps_its_weight() -> None:
 
 
 def test_no_difference_no_verdict() -> None:
-    assert NoiseSurvey(HANNING, CHANNELS, 0.0).finish() is None
+    assert NoiseSurvey(HANNING, CHANNELS, 0.0, 1.0).finish() is None

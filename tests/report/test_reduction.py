@@ -72,9 +72,9 @@ def test_the_verdict_says_what_was_found(reduced: Path) -> None:
     headline, reasons = verdict(Reduction(Path("x.nc"), exact))
     assert headline == "READY WITH CAUTIONS" and reasons[0].startswith("RESOLUTION equals the channel width exactly")
     words = " ".join(verdict(_with(gridded, noise_scale=3.0, spread_of_baselines=0.2, weights_corrected=True))[1])
-    assert "not inverse variances: the noise was measured" in words and "20 % in sigma between baselines" in words and "put right" in words
-    words = " ".join(verdict(_with(gridded, spread_of_baselines=None))[1])
-    assert "could not be judged" in words
+    assert "not inverse variances: the noise was measured" in words and "by 20 % between baselines" in words and "; corrected" in words
+    words = " ".join(verdict(_with(gridded, spread_of_baselines=None, spread_in_time=None))[1])
+    assert "not to be judged" in words
     told = gridded.replace(provenance={**gridded.provenance, "history": ["mstransform regridded"], "continuum_order": 1})
     words = " ".join(verdict(Reduction(Path("x.nc"), told))[1])
     assert "mstransform regridded" in words and "order 1 was subtracted" in words
