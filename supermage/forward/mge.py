@@ -56,7 +56,10 @@ class MGE:
         return (self.surface_density.unsqueeze(-2) * torch.exp(-0.5 * ratio**2)).sum(-1)
 
     def with_mass_to_light(self, ratio: Tensor | float, *, gradient: Tensor | float = 0.0, radius: Tensor | float = 1.0) -> MGE:
-        """The MGE of the mass, if this one is of light (Lsun/pc^2).
+        """The MGE of the mass, if this one is of light (Lsun/pc^2), by a ratio for each Gaussian.
+
+        The mass over the light is not ``R^-gradient`` where the local slope is small; a Nuker profile of light times a power of the
+        radius is a Nuker profile of steeper slopes instead: give the emulator ``beta + gradient`` and ``gamma + gradient``.
 
         Parameters
         ----------

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from supermage.forward.channels import apparent_over_true
 from supermage.plots.beam import beam_words
 from supermage.plots.moments import Moments, emission_mask, main_body, moments
 from supermage.plots.position_velocity import major_axis_slice, position_velocity
@@ -73,7 +74,7 @@ def _residual_limit(case: Case, residual: NDArray[np.floating[Any]]) -> float:
 
 def draw_moments(case: Case) -> Figure:
     """Three rows of moments, columns data, model, data minus model."""
-    data, model, error = _moments(case)
+    data, model, error = moment_pair(case)
     cubes = case.cubes
     figure = new_figure(PAGE, 6.2)
     axes = figure.subplots(3, 3)
@@ -196,7 +197,8 @@ def draw_position_velocity(case: Case) -> Figure:
     limit = max(float(np.abs(cut["data"][1]).max()), peak)
     spread = min(limit, _residual_limit(case, cut["residual"][1]))
     noise = 1e3 * typical_noise(case)
-    curve = (case.profiles.radius, np.median(case.profiles.velocity["total"], axis=0) * np.sin(np.radians(theta["inclination"])))
+    seen = apparent_over_true(theta["systemic_velocity"], case.gridded.convention) * np.sin(np.radians(theta["inclination"]))
+    curve = (case.profiles.radius, np.median(case.profiles.velocity["total"], axis=0) * seen)
     figure = new_figure(PAGE, 2.9)
     left, right = figure.subplots(1, 2, sharey=True)
     frame = f"{case.gridded.frame} velocity, {case.gridded.convention} (km/s)"
