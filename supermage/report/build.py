@@ -16,6 +16,7 @@ from supermage.report import html
 from supermage.report.case import Case
 from supermage.report.citations import bibtex
 from supermage.report.figures import FIGURES, find_figure
+from supermage.report.figures_sky import moment_pair
 from supermage.report.mass import summary_lines
 from supermage.report.profiles import components
 from supermage.report.record import read_record
@@ -147,7 +148,20 @@ def _write_files(case: Case, work: Path) -> dict[str, Path]:
         )
         _describe(work / f"{name}.fits", case)
         files[f"Dirty cube of the {name}, FITS"] = Path(f"{name}.fits")
-    return files
+    return files | _write_maps(case, work)
+
+
+def _write_maps(case: Case, work: Path) -> dict[str, Path]:
+    """Synthesised beam, and moment maps of data and model under the model's mask, as FITS."""
+    data, model, _ = moment_pair(case)
+    maps = {"beam": ("Synthesised beam", case.cubes.beam_image, "")}
+    for name, found in (("data", data), ("model", model)):
+        for number, (kind, unit) in enumerate((("flux", "Jy/beam km/s"), ("velocity", "km/s"), ("dispersion", "km/s"))):
+            maps[f"{name}-moment-{number}"] = (f"Moment {number} of the {name} ({kind})", getattr(found, kind), unit)
+    for name, (_, image, unit) in maps.items():
+        write_fits(work / f"{name}.fits", image, case.gridded, unit=unit, beam=case.cubes.beam)
+        _describe(work / f"{name}.fits", case)
+    return {f"{title}, FITS": Path(f"{name}.fits") for name, (title, _, _) in maps.items()}
 
 
 def _describe(path: Path, case: Case) -> None:
@@ -160,7 +174,7 @@ def _describe(path: Path, case: Case) -> None:
         header["OBJECT"] = (galaxy.name if galaxy else case.record.path.stem).encode("ascii", "replace").decode()
         header["DATE"] = (datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"), "UTC, of writing")
         header["ORIGIN"] = "supermage"
-        header.add_history(f"dirty cube of the {path.stem}, written by supermage {__version__}")
+        header.add_history(f"{path.stem}, of dirty cubes, written by supermage {__version__}")
         header.add_history(f"gridded visibilities, sha256 {case.gridded.checksum}")
 
 

@@ -37,6 +37,8 @@ class SkyCubes:
         Gaussian that fits the main lobe of the dirty beam.
     noise
         Noise of one channel that the standard errors predict, Jy/beam, shape (chan,).
+    beam_image
+        Synthesised beam, peak 1, shape (y, x).
     """
 
     axis: FloatArray
@@ -47,6 +49,7 @@ class SkyCubes:
     residual: FloatArray
     beam: Beam
     noise: FloatArray
+    beam_image: FloatArray
 
     @property
     def beam_width(self) -> float:
@@ -94,4 +97,5 @@ def sky_cubes(gridded: GriddedVisibilities, model: ComplexArray, continuum: Comp
         residual=data - modelled,
         beam=image.beam,
         noise=image.noise[order],
+        beam_image=image.beam_image,
     )

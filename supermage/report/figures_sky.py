@@ -52,7 +52,8 @@ def typical_noise(case: Case) -> float:
     return float(np.median(noise[np.isfinite(noise)]))
 
 
-def _moments(case: Case) -> tuple[Moments, Moments, float]:
+def moment_pair(case: Case) -> tuple[Moments, Moments, float]:
+    """Moments of data and model under the model's mask, and the noise of the integrated flux, Jy/beam km/s."""
     cubes = case.cubes
     noise = typical_noise(case)
     mask = emission_mask(cubes.model, noise=noise)

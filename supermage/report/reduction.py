@@ -128,8 +128,8 @@ def _weight_words(scales: list[float]) -> str:
 
 def _spread_words(weights: str, blocks: list[dict[str, object]]) -> str:
     cells = 100.0 * max(float(str(block["spread_of_cells"])) for block in blocks)
-    return (f"{weights[0].upper()}{weights[1:]}. Between cells sigma scatters by {cells:.2g} % in the end, which the moderated noise allows "
-            "for.")
+    return (f"{weights[0].upper()}{weights[1:]}. Between cells sigma scatters by {cells:.2g} % in the end, which the moderated noise "
+            "allows for.")
 
 
 def _write(reduction: Reduction, work: Path, progress: Progress) -> None:

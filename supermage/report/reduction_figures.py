@@ -296,8 +296,8 @@ SIGNAL = (
         "the noise accounts for everything.", "kilowavelengths; mJy", draw_amplitude),
     ReductionFigure(
         "images", "Dirty images", "Dirty maps of all channels and of the brightest line channel, and a spectrum.",
-        lambda r: f"Natural weighting, beam {r.cube.beam.major:.2f} x {r.cube.beam.minor:.2f} arcsec. Left: mean of all channels (continuum "
-        "and line). Middle: the brightest channel without each cell's flat continuum. Right: the spectrum at its brightest pixel; a "
-        "line that fills most of the band is partly taken for continuum.", "arcsec; mJy/beam; km/s", draw_images, wide=True),
+        lambda r: f"Natural weighting, beam {r.cube.beam.major:.2f} x {r.cube.beam.minor:.2f} arcsec. Left: mean of all channels (continuum"
+        " and line). Middle: the brightest channel without each cell's flat continuum. Right: the spectrum at its brightest pixel; "
+        "a line that fills most of the band is partly taken for continuum.", "arcsec; mJy/beam; km/s", draw_images, wide=True),
 )  # fmt: skip
 FIGURES = (*COVERAGE, *NOISE, *SIGNAL)

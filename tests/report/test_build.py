@@ -108,6 +108,18 @@ def test_mass_is_said_with_distance_and_truth(page):
     assert "DETECTED" in text
 
 
+def test_beam_and_moment_maps_are_fits(page):
+    beam = fits.getdata(page.parent / "beam.fits")
+    assert beam.max() == pytest.approx(1.0) and np.argmax(beam) == beam.shape[1] * (beam.shape[0] // 2) + beam.shape[1] // 2 - 1
+    for name in ("data", "model"):
+        flux, velocity, dispersion = (fits.getdata(page.parent / f"{name}-moment-{number}.fits") for number in range(3))
+        assert flux.shape == velocity.shape == dispersion.shape == beam.shape and flux.max() > 0
+        bright = np.isfinite(velocity)
+        assert np.all((velocity[bright] > 1000) & (velocity[bright] < 1500)) and (name == "data" or bright.any())
+        assert not np.any(dispersion < 0)
+    assert fits.getheader(page.parent / "data-moment-0.fits")["BUNIT"] == "Jy/beam km/s"
+
+
 def test_fits_cubes_add_up_and_point_at_the_sky(page):
     data, model, residual = (fits.getdata(page.parent / f"{name}.fits") for name in ("data", "model", "residual"))
     assert np.allclose(data - model, residual, atol=1e-6 * np.abs(data).max())
