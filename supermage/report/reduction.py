@@ -102,12 +102,13 @@ def verdict(reduction: Reduction) -> tuple[str, list[str]]:
     blocks = reduction.blocks
     scales = [float(block["noise_scale"]) for block in blocks]
     reasons = [_weight_words(scales), _spread_words(weights_in_words(gridded), blocks)]
-    response = f"The channels' noise is taken to be correlated as {gridded.response.words} makes it ({facts['channel_response']})"
+    source = "" if facts.get("regridded") else f" ({facts['channel_response']})"
+    response = f"The channels' noise is taken to be correlated as by {gridded.response.words}{source}"
     found = facts.get("channel_correlation")
     measured = "" if found is None else (f"; neighbours were measured to correlate by {found['measured'][1]:.3f} +- "
                                          f"{found['standard_error'][1]:.2g}, {found['expected'][1]:.3f} expected")  # fmt: skip
     reasons.append(f"{response}{measured}.")
-    if facts.get("history"):
+    if facts.get("history") and not facts.get("regridded"):
         reasons.append(f"The set's history: {'; '.join(facts['history'])}.")
     order = facts.get("continuum_order")
     if order is not None:
@@ -145,10 +146,11 @@ def _write(reduction: Reduction, work: Path, progress: Progress) -> None:
     facts = reduction.gridded.provenance
     name = f"{facts['field']} ({facts['measurement_set']})"
     told = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
+    blocks = f"{reduction.gridded.n_block} execution block{'s' if reduction.gridded.n_block > 1 else ''}"
     style = "detected" if headline == "READY" else "upper-limit"
     lead = (
         f'<p class="note"><strong>{html.escape(headline)}</strong></p>\n<h1>Reduction of {html.escape(name)}</h1>\n<p class="note">'
-        f"{html.escape(facts['telescope'])}, {reduction.gridded.n_block} execution blocks of {reduction.gridded.n_channel} channels. Made "
+        f"{html.escape(facts['telescope'])}, {blocks} of {reduction.gridded.n_channel} channels. Made "
         f"by supermage {__version__} from {html.escape(str(reduction.path))}.</p>"
     )
     sections = [

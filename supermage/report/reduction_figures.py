@@ -262,7 +262,7 @@ def _has(key: str) -> Callable[[Reduction], bool]:
 
 COVERAGE = (
     ReductionFigure(
-        "coverage", "Where it was observed", "Map of the uv plane, coloured by visibilities in each cell.",
+        "coverage", "uv coverage", "Map of the uv plane, coloured by visibilities in each cell.",
         lambda r: f"Cells of {r.gridded.grid.cell_size:.3g} m that hold visibilities, all blocks together (both hands counted), and their "
         f"conjugates: {r.gridded.n_cell} cells in the half plane.", "kilowavelengths", draw_coverage),
     ReductionFigure(
