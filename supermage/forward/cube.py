@@ -11,11 +11,13 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-MOST_SUBPIXELS = 48
-VELOCITY_STEP = 0.35
+MOST_SUBPIXELS = 256
+VELOCITY_STEP = 0.25
 """Largest difference of velocity between neighbouring points of a pixel, in line widths."""
-BRIGHTNESS_STEP = 0.1
+BRIGHTNESS_STEP = 0.05
 """Largest difference of ln(brightness) between them."""
+FAINT = 1e-3
+"""Share of the brightest point's brightness below which a pixel is sampled more coarsely, by the square root of what it lacks."""
 POINTS_AT_A_TIME = 20_000
 
 
@@ -67,11 +69,10 @@ class SkySampler:
         offset = self.scale * torch.tensor([-0.5, -0.25, 0.0, 0.25, 0.5], dtype=torch.float64)
         east = (middle[None, :, None, None] + offset).expand(middle.numel(), -1, 5, -1)
         north = (middle[:, None, None, None] + offset[:, None]).expand_as(east)
-        needed = torch.ones(east.shape[:2], dtype=torch.float64)
-        for field, step in ((velocity, VELOCITY_STEP * deviation), (log_brightness, BRIGHTNESS_STEP)):
-            value = field(east, north).flatten(-2)
-            needed = torch.maximum(needed, (value.amax(-1) - value.amin(-1)) / step)
-        return needed.ceil().clamp(self.least, self.most).to(torch.int64)
+        speed, brightness = velocity(east, north).flatten(-2), log_brightness(east, north).flatten(-2)
+        needed = torch.maximum(_range(speed) / (VELOCITY_STEP * deviation), _range(brightness) / BRIGHTNESS_STEP)
+        share = torch.exp(brightness.amax(-1) - brightness.max()) / FAINT
+        return (needed * share.clamp(max=1.0).sqrt()).ceil().clamp(self.least, self.most).to(torch.int64)
 
     def integrate(
         self, emission: Callable[[Tensor, Tensor, float], Tensor], counts: Int[Tensor, "y x"], like: Tensor
@@ -90,3 +91,7 @@ class SkySampler:
                 where.append(chosen[:, 0] * axis.numel() + chosen[:, 1])
         order = torch.argsort(torch.cat(where))
         return torch.cat(parts, dim=-1)[..., order].unflatten(-1, (axis.numel(), axis.numel()))
+
+
+def _range(values: Tensor) -> Tensor:
+    return values.amax(-1) - values.amin(-1)

@@ -21,7 +21,7 @@ from supermage.errors import DomainError
 _NODES = 40
 _CUT = 7.6
 BREAK_KNOTS, BREAK_WIDTH = 0.6, 0.5
-"""Of the tabulated curve: a share BREAK_KNOTS / BREAK_WIDTH more knots at the break than far from it, falling off over the width (in ln R)."""
+"""Of the tabulated curve: 1 + BREAK_KNOTS / BREAK_WIDTH times as many knots at the break as far from it; the width is in ln R."""
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.special import erf
+from scipy.special import erf, ndtr
 
 from supermage.constants import CO_2_1_FREQUENCY, SPEED_OF_LIGHT
 from supermage.data_reduction.response import SpectralResponse
@@ -49,6 +49,21 @@ def test_a_narrow_line_shows_the_response(averaging: int, expected: list[float])
     width = abs(edge[averaging] - edge[0])
     got = channels.matrix[0] @ step * width
     assert sorted(got[got > 1e-9]) == pytest.approx(sorted(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("convention", ["radio", "optical"])
+@pytest.mark.parametrize("hanning", [True, False])
+@pytest.mark.parametrize("averaging", [1, 2, 4])
+def test_a_narrow_line_lies_in_the_channel_of_its_frequency(averaging: int, hanning: bool, convention: str) -> None:
+    """The mean channel, weighted by flux, of lines spread over a channel's width: half a native channel's shift would show."""
+    channels = response(averaging=averaging, hanning=hanning, convention=convention)
+    width = np.gradient(velocity_of(FREQUENCY, CO_2_1_FREQUENCY, convention))
+    for offset in (-0.3, 0.0, 0.2):
+        places = 8.0 + offset + np.arange(400) / 400.0
+        velocity = velocity_of(np.interp(places, np.arange(16), FREQUENCY), CO_2_1_FREQUENCY, convention)
+        flux = channels.matrix[0] @ ndtr((channels.edges[0][:, None] - velocity) / 1e-3) * width[:, None]
+        found = (flux * np.arange(16)[:, None]).sum(0) / flux.sum(0)
+        assert found.mean() == pytest.approx(places.mean(), abs=0.01)
 
 
 def test_emission_just_outside_the_band_leaks_in_only_with_hanning() -> None:

@@ -86,6 +86,21 @@ def test_gradient_rows_are_the_derivatives_of_the_value_rows() -> None:
         assert torch.allclose(got, expected, rtol=1e-5, atol=1e-6 * expected.abs().max().item())
 
 
+def test_the_loss_holds_values_and_gradients() -> None:
+    """The power mean over both, by hand; a gradient's relative error counts as the recipe's ``slope`` has it."""
+    problem, without = (nuker_training.build(recipe(Path(), batch=3, norm=4.0, slope=slope)) for slope in (0.7, 0.0))
+    generator = torch.Generator().manual_seed(5)
+    moved = [item + 0.3 * torch.randn(item.shape, generator=generator, dtype=item.dtype) for item in problem.parameters]
+    problem.parameters = without.parameters = moved
+    generator = torch.Generator().manual_seed(1_000_003 + 2)
+    chosen = torch.randint(0, SMALL["samples"], (3,), generator=generator)
+    value, slope = problem._rows(nuker_training.Profiles(*(item[chosen] for item in problem.profiles)), 2)
+    rows = [[*v.tolist(), *(0.7 * s).tolist()] for v, s in zip(value, slope, strict=True)]
+    by_hand = sum((sum(item**4 for item in row) / len(row)) ** 0.5 for row in rows) / 3
+    assert problem.loss(2).item() == pytest.approx(by_hand, rel=1e-9)
+    assert abs(problem.loss(2).item() / without.loss(2).item() - 1.0) > 1e-6
+
+
 def test_loss_falls() -> None:
     problem = nuker_training.build(recipe(Path(), steps=150, learning_rate=0.01))
     before = problem.loss(0).item()
