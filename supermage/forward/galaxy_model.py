@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -21,10 +21,10 @@ from supermage.forward.cube import SkySampler, channel_flux
 from supermage.forward.disc import DiscNodes, disc_nodes, gas_disc, unresolved_variance
 from supermage.forward.mass_model import MassModel, ShapeModel
 from supermage.forward.mge import floored_root, safe_root
-from supermage.forward.nuker import require
+from supermage.forward.nuker import Amount, as_float_tensor, as_radius
 from supermage.forward.operators import CellGather, LineFlux
 from supermage.forward.picture import draw
-from supermage.forward.theta import DISC, STARS, check_parameters, names_of, numbers
+from supermage.forward.theta import DISC, STARS, UNITS, check_parameters, names_of, numbers
 from supermage.forward.visibilities import (
     SUPPORT,
     TWO_PI,
@@ -197,7 +197,7 @@ class GalaxyModel(nn.Module):
         return factor * SPEED_OF_LIGHT_M_S / frequency / dish_diameter / ARCSEC / _FWHM
 
     def circular_velocity(
-        self, theta: Theta, radius_arcsec: Float[Tensor, "*radius"] | Sequence[float] | float, component: str = "total"
+        self, theta: Theta, radius_arcsec: Amount, component: str = "total"
     ) -> Float[Tensor, "*radius"]:
         """Circular velocity, km/s, at radii in the disc, arcsec; of one component, or of all together: see :class:`MassModel`.
 
@@ -212,12 +212,12 @@ class GalaxyModel(nn.Module):
         theta = self._checked(theta, names_of(component, theta, self.mass_model.halo))
         return safe_root(self.mass_model(theta, component)(torch.log(radius * self.scale)))
 
-    def surface_density(self, theta: Theta, radius_arcsec: Float[Tensor, "*radius"] | Sequence[float] | float) -> Float[Tensor, "*radius"]:
+    def surface_density(self, theta: Theta, radius_arcsec: Amount) -> Float[Tensor, "*radius"]:
         """Surface density of the stars, Msun/pc^2, at radii along the major axis, arcsec."""
         return self.mass_model.surface_density(self._checked(theta, STARS), _radii(radius_arcsec))
 
     def _checked(self, theta: Theta, names: tuple[str, ...]) -> dict[str, Tensor]:
-        double = {name: torch.as_tensor(value).to(torch.float64) for name, value in theta.items()}
+        double = {name: as_float_tensor(value, UNITS.get(name, "")).to(torch.float64) for name, value in theta.items()}
         check_parameters(double, names, emulator=self.mass_model.emulator, scale=self.scale)
         return double
 
@@ -366,7 +366,5 @@ def _project(east: Tensor, north: Tensor, angle: Tensor) -> tuple[Tensor, Tensor
     return east * sine + north * cosine, north * sine - east * cosine
 
 
-def _radii(radius_arcsec: Tensor | Sequence[float] | float) -> Tensor:
-    radius = torch.as_tensor(radius_arcsec, dtype=torch.float64)
-    require((radius >= 0) & torch.isfinite(radius), "radius must be finite and not negative (arcsec)", radius)
-    return radius
+def _radii(radius_arcsec: Amount) -> Tensor:
+    return as_radius(radius_arcsec, "arcsec").to(torch.float64)

@@ -6,7 +6,9 @@ Everything is evaluated in log space: a direct ``(r / r_b) ** alpha`` overflows.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,6 +19,8 @@ from supermage.errors import DomainError
 
 _DE_STEP = 0.05
 _DE_HALF_COUNT = 76
+CORE = 1e4
+"""As -ln(R / r_b): as good as the centre for every alpha of use."""
 
 
 def log_nuker(
@@ -88,20 +92,70 @@ def require(condition: Tensor, rule: str, got: Tensor) -> None:
         raise DomainError(f"{rule}, got {float(offender.detach()):.10g}")
 
 
-def as_float_tensor(value: Tensor | float) -> Tensor:
-    """A floating-point tensor as it is; anything else as float64.
+@runtime_checkable
+class HasUnit(Protocol):
+    """An astropy Quantity, for one."""
+
+    unit: Any
+
+    def to_value(self, unit: str) -> Any:
+        """The numbers in another unit."""
+        ...
+
+
+Amount = Tensor | float | HasUnit | Sequence[float]
+"""What stands for a physical amount: a number, a list or a tensor in the unit that is stated, or a Quantity in one that converts to it."""
+
+SURFACE_DENSITY = "solMass / pc2"
+
+
+def as_float_tensor(value: Amount, unit: str = "") -> Tensor:
+    """A floating-point tensor as it is; a Quantity in the unit given (none: a pure number); anything else as float64.
 
     Raises
     ------
     DomainError
-        If it is no number.
+        If it is no number, or of another kind of unit.
     """
     if isinstance(value, Tensor) and value.is_floating_point():
         return value
+    if isinstance(value, HasUnit):
+        try:
+            value = value.to_value(unit)
+        except (TypeError, ValueError):
+            raise DomainError(f"a quantity must convert to {unit or 'a pure number'}, got {value!s:.40}") from None
     try:
         return torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
         raise DomainError(f"a quantity must be a number or a tensor of numbers, got {value!r:.80}") from None
+
+
+def as_radius(value: Amount, unit: str = "pc") -> Tensor:
+    """Radii as a tensor.
+
+    Raises
+    ------
+    DomainError
+        If one is negative or not finite.
+    """
+    radius = as_float_tensor(value, unit)
+    require((radius >= 0) & torch.isfinite(radius), f"radius must be finite and not negative ({unit})", radius)
+    return radius
+
+
+def broadcast_shape(**shapes: torch.Size) -> torch.Size:
+    """The common shape of named arguments.
+
+    Raises
+    ------
+    DomainError
+        If they do not go together.
+    """
+    try:
+        return torch.broadcast_shapes(*shapes.values())
+    except RuntimeError:
+        got = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items() if len(shape))
+        raise DomainError(f"shapes must go together, got {got}") from None
 
 
 @dataclass(frozen=True, init=False)
@@ -113,7 +167,7 @@ class Nuker:
     alpha
         Sharpness of the break, > 0.
     beta, gamma
-        Outer and inner logarithmic slopes (positive numbers fall outwards).
+        Outer and inner logarithmic slopes (positive numbers fall outwards); beta is not below gamma.
     break_radius
         Break radius along the major axis, pc, > 0.
     surface_density
@@ -126,7 +180,7 @@ class Nuker:
 
     Notes
     -----
-    Source: Yantovski-Barth et al., eq. 2. Numbers or tensors; they broadcast.
+    Source: Yantovski-Barth et al., eq. 2. Numbers, tensors or astropy Quantities; they broadcast.
     """
 
     alpha: Float[Tensor, "..."]
@@ -137,34 +191,43 @@ class Nuker:
 
     def __init__(
         self,
-        alpha: Tensor | float,
-        beta: Tensor | float,
-        gamma: Tensor | float,
-        break_radius: Tensor | float,
-        surface_density: Tensor | float,
+        alpha: Amount,
+        beta: Amount,
+        gamma: Amount,
+        break_radius: Amount,
+        surface_density: Amount,
     ) -> None:
         named = {"alpha": alpha, "beta": beta, "gamma": gamma, "break_radius": break_radius, "surface_density": surface_density}
+        units = {"break_radius": "pc", "surface_density": SURFACE_DENSITY}
         for name, value in named.items():
-            tensor = as_float_tensor(value)
+            tensor = as_float_tensor(value, units.get(name, ""))
             require(torch.isfinite(tensor), f"{name} must be finite", tensor)
             if name in ("alpha", "break_radius", "surface_density"):
                 require(tensor > 0, f"{name} must be positive", tensor)
             object.__setattr__(self, name, tensor)
+        broadcast_shape(**{name: getattr(self, name).shape for name in named})
+        require(self.beta >= self.gamma, "beta - gamma must not be negative", self.beta - self.gamma)
 
-    def surface_density_at(self, radius: Float[Tensor, "..."] | float) -> Float[Tensor, "..."]:
-        """Surface density, Msun/pc^2, at a (semi-major) radius in pc. A batched profile has its batch axes before the radius axis."""
-        radius = as_float_tensor(radius)
+    def surface_density_at(self, radius: Float[Tensor, "..."] | float | HasUnit | Sequence[float]) -> Float[Tensor, "..."]:
+        """Surface density, Msun/pc^2, at a (semi-major) radius in pc. A batched profile has its batch axes before the radius axis.
+
+        Infinite at the centre where gamma is positive. Raises DomainError for a negative radius.
+        """
+        radius = as_radius(radius)
         alpha, beta, gamma, break_radius, surface_density = self._against(radius)
-        return surface_density * torch.exp(log_nuker(torch.log(radius / break_radius), alpha, beta, gamma))
+        log_ratio = torch.log(radius / break_radius)
+        # a core goes on as it is at any small radius: 0 times infinity would be no number
+        log_ratio = torch.where((radius == 0) & (gamma == 0), -CORE, log_ratio)
+        return surface_density * torch.exp(log_nuker(log_ratio, alpha, beta, gamma))
 
-    def projected_mass(self, radius: Float[Tensor, "..."] | float) -> Float[Tensor, "..."]:
+    def projected_mass(self, radius: Float[Tensor, "..."] | float | HasUnit | Sequence[float]) -> Float[Tensor, "..."]:
         """Mass, Msun, inside a circle of the given radius (pc) for q' = 1.
 
         The Nuker radius is elliptical: inside the ellipse of semi-major axis R multiply by q'. Raises DomainError for gamma >= 2,
-        where the mass diverges.
+        where the mass diverges, and for a negative radius.
         """
         require(self.gamma < 2, "gamma must be below 2 for a finite mass", self.gamma)
-        radius = as_float_tensor(radius)
+        radius = as_radius(radius)
         alpha, beta, gamma, break_radius, surface_density = self._against(radius)
         log_ratio = torch.log(radius / break_radius)
         inside = torch.where(radius > 0, log_ratio, torch.zeros_like(log_ratio))

@@ -17,6 +17,9 @@ Theta = Mapping[str, Tensor]
 DISC = ("scale_length", "Flux", "line_broadening", "systemic_velocity", "PA", "inclination", "x", "y")
 STARS = ("alpha", "gamma_minus_beta", "gamma", "break_r", "intensity_rb", "qintr", "inclination")
 HALO = ("halo_log10_m200", "halo_log10_c")
+UNITS = {"scale_length": "arcsec", "break_r": "arcsec", "x": "arcsec", "y": "arcsec", "inclination": "deg", "PA": "deg",
+         "line_broadening": "km / s", "systemic_velocity": "km / s", "Flux": "Jy km / s"}  # fmt: skip
+"""Units of the parameters that have one, as astropy reads them."""
 EDGE_ROUNDING = 5e-7
 """Relative distance beyond an edge that is forgiven: the rounding of single precision."""
 

@@ -20,6 +20,8 @@ from supermage.errors import DomainError
 
 _NODES = 40
 _CUT = 7.6
+AT_A_TIME = 25_000
+"""Pairs of radius and Gaussian whose nodes, a million, are in memory together."""
 BREAK_KNOTS, BREAK_WIDTH = 0.6, 0.5
 """Of the tabulated curve: 1 + BREAK_KNOTS / BREAK_WIDTH times as many knots at the break as far from it; the width is in ln R."""
 
@@ -53,6 +55,14 @@ def gaussian_kernel(ratio: Float[Tensor, "..."], axis_ratio: Float[Tensor, "..."
     return top.squeeze(-1) * (weight * integrand).sum(-1)
 
 
+def _kernel_in_parts(ratio: Tensor, axis_ratio: Tensor) -> Tensor:
+    """The kernel of many, some at a time: its nodes would fill the memory."""
+    if ratio.numel() <= AT_A_TIME:
+        return gaussian_kernel(ratio, axis_ratio)
+    pairs = (item.flatten().split(AT_A_TIME) for item in torch.broadcast_tensors(ratio, axis_ratio))
+    return torch.cat([gaussian_kernel(x, q) for x, q in zip(*pairs, strict=True)]).reshape(ratio.shape)
+
+
 def intrinsic_axis_ratio(observed_axis_ratio: Float[Tensor, "..."], inclination_rad: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Intrinsic axis ratio of an oblate spheroid seen with ``q'`` at an inclination: ``q^2 = (q'^2 - cos^2 i) / sin^2 i``."""
     sine = torch.sin(inclination_rad)
@@ -82,10 +92,11 @@ def circular_velocity_squared(
     -----
     Negative where signed Gaussians push outwards. No checks: :class:`supermage.forward.mge.MGE` makes them.
     """
-    inclination = torch.as_tensor(inclination_rad, dtype=radius.dtype, device=radius.device)
+    dtype = torch.promote_types(radius.dtype, surface_density.dtype)
+    inclination = torch.as_tensor(inclination_rad, dtype=dtype, device=radius.device)
     intrinsic = intrinsic_axis_ratio(observed_axis_ratio, inclination.unsqueeze(-1) if inclination.ndim else inclination)
     column = radius.unsqueeze(-1)
-    kernel = gaussian_kernel(column / sigma.unsqueeze(-2), intrinsic.unsqueeze(-2))
+    kernel = _kernel_in_parts(column / sigma.unsqueeze(-2), intrinsic.unsqueeze(-2))
     strength = surface_density * observed_axis_ratio / (sigma * math.sqrt(2.0 * math.pi))
     force = (strength.unsqueeze(-2) * kernel).sum(-1)
     return 4.0 * math.pi * GRAVITATIONAL_CONSTANT * radius**2 * force

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from supermage.errors import DomainError
 from supermage.forward.mge import MGE
-from supermage.forward.nuker import as_float_tensor, require
+from supermage.forward.nuker import SURFACE_DENSITY, Amount, as_float_tensor, broadcast_shape, require
 from supermage.models.mge_rows import MGERows, density_radii, graded_widths, mass_radii
 
 BOX: dict[str, tuple[float, float]] = {
@@ -75,7 +75,7 @@ class NukerMGE(nn.Module, ABC):
         """Peak surface density of each Gaussian for ``Sigma_b = 1``. Differentiable; no check of the domain."""
 
     def check_domain(
-        self, alpha: Tensor | float, beta: Tensor | float, gamma: Tensor | float, break_radius: Tensor | float | None = None
+        self, alpha: Amount, beta: Amount, gamma: Amount, break_radius: Amount | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Alpha, beta, gamma inside the box, with rounding at its edges (relative 1e-9) removed.
 
@@ -93,19 +93,19 @@ class NukerMGE(nn.Module, ABC):
         """
         alpha, beta, gamma = (as_float_tensor(item) for item in (alpha, beta, gamma))
         if break_radius is not None:
-            clamp_to_box("break_radius", as_float_tensor(break_radius))
+            clamp_to_box("break_radius", as_float_tensor(break_radius, "pc"))
         safe_alpha, safe_gamma = clamp_to_box("alpha", alpha), clamp_to_box("gamma", gamma)
         difference = clamp_to_box("beta - gamma", beta - gamma, scale=sum(BOX[key][1] for key in ("gamma", "beta - gamma")))
         return safe_alpha, safe_gamma + difference, safe_gamma
 
     def forward(
         self,
-        alpha: Tensor | float,
-        beta: Tensor | float,
-        gamma: Tensor | float,
-        break_radius: Tensor | float,
-        surface_density: Tensor | float,
-        observed_axis_ratio: Tensor | float,
+        alpha: Amount,
+        beta: Amount,
+        gamma: Amount,
+        break_radius: Amount,
+        surface_density: Amount,
+        observed_axis_ratio: Amount,
     ) -> MGE:
         """The MGE of a Nuker profile.
 
@@ -123,21 +123,24 @@ class NukerMGE(nn.Module, ABC):
         Returns
         -------
         MGE
-            Shapes (..., gauss), the leading axes being those of the broadcast arguments.
+            Shapes (..., gauss), the leading axes being those of the broadcast arguments; float64 whatever the arguments' precision, as
+            signed weights cancel.
 
         Raises
         ------
         DomainError
-            If a parameter lies outside the box, or is not finite.
+            If a parameter lies outside the box, or is not finite, or shapes do not go together.
         """
-        items = torch.broadcast_tensors(
-            *(as_float_tensor(item) for item in (alpha, beta, gamma, break_radius, surface_density, observed_axis_ratio))
-        )
-        scale, density, flattening = items[3:]
-        shape = self.check_domain(items[0], items[1], items[2], scale)
+        named = {"alpha": alpha, "beta": beta, "gamma": gamma, "break_radius": break_radius, "surface_density": surface_density,
+                 "observed_axis_ratio": observed_axis_ratio}  # fmt: skip
+        units = {"break_radius": "pc", "surface_density": SURFACE_DENSITY}
+        tensors = {name: as_float_tensor(value, units.get(name, "")) for name, value in named.items()}
+        common = broadcast_shape(**{name: item.shape for name, item in tensors.items()})
+        shape = [item.to(torch.float64) for item in self.check_domain(*(tensors[name] for name in list(named)[:4]))]
+        scale, density, flattening = (item.to(torch.float64).expand(common).unsqueeze(-1) for item in list(tensors.values())[3:])
         require(torch.isfinite(density) & (density > 0), "surface_density must be positive and finite (Msun/pc^2)", density)
-        peak = density.unsqueeze(-1) * self.weights(*shape)
-        return MGE(peak, scale.unsqueeze(-1) * self.width_ratio.to(scale.dtype), flattening.unsqueeze(-1).expand(peak.shape))
+        peak = density * self.weights(*torch.broadcast_tensors(*shape))
+        return MGE(peak, scale * self.width_ratio, flattening.expand(peak.shape))
 
 
 class NukerSolve(NukerMGE):

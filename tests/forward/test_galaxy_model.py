@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from astropy import units
 from scipy.special import ndtr
 
 from supermage.constants import ARCSEC, CO_2_1_FREQUENCY, GRAVITATIONAL_CONSTANT, SPEED_OF_LIGHT, SPEED_OF_LIGHT_M_S, pc_per_arcsec
@@ -351,8 +352,8 @@ def test_rotation_is_stretched_by_the_redshift(make_mock: Make, theta: Theta, co
 
 @pytest.mark.parametrize("systemic", [1241.0, 15000.0])
 def test_the_independent_sky_of_the_simulator(make_mock: Make, theta: Theta, systemic: float) -> None:
-    """Of a dish of 40 m, whose beam is as narrow as the disc is wide."""
-    theta_here = theta(systemic_velocity=systemic)
+    """Off the centre of the narrow beam of a 40 m dish."""
+    theta_here = theta(systemic_velocity=systemic, x=1.2, y=-0.9)
     truth = {name: float(value) for name, value in theta_here.items()}
     nu = CO_2_1_FREQUENCY * (1 - systemic / SPEED_OF_LIGHT) / (1 + 2e-5) + 80e6 * (np.arange(8) - 4.0)
     mock = make_mock(emulator=NukerSolve(), channels=8, width=80e6, spread=0.5, blocks=1, frequency=nu[None], dish_diameter=40.0)
@@ -430,6 +431,14 @@ def test_radii_are_checked_and_may_be_plain_numbers(boxed, theta: Theta) -> None
         for method in (boxed.circular_velocity, boxed.surface_density):
             with pytest.raises(DomainError, match=r"radius must be finite and not negative \(arcsec\), got"):
                 method(theta(), radius)
+
+
+def test_quantities_are_converted_or_refused(boxed, theta: Theta) -> None:
+    with_units = {**theta(), "break_r": 1500.0 * units.mas, "inclination": math.radians(76.0) * units.rad, "log10_mbh": 8.0}
+    got = boxed.circular_velocity.__wrapped__(boxed, with_units, 0.5 * units.arcsec)
+    assert float(got) == pytest.approx(float(boxed.circular_velocity(theta(log10_mbh=8.0), 0.5)), rel=1e-12)
+    with pytest.raises(DomainError, match=r"a quantity must convert to arcsec, got 5.0 pc$"):
+        boxed.circular_velocity(theta(), 5.0 * units.pc)
 
 
 class Outwards:

@@ -14,9 +14,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from astropy import units
 
 from supermage.constants import GRAVITATIONAL_CONSTANT, pc_per_arcsec
 from supermage.errors import DomainError
+from supermage.forward import velocity
 from supermage.forward.mge import MGE
 
 TABLES = Path(__file__).parents[1] / "data" / "mge"
@@ -108,7 +110,7 @@ def test_black_hole_adds_in_quadrature_and_softens() -> None:
 def test_batches_broadcast() -> None:
     peak = torch.tensor([[100.0, 5.0], [40.0, 7.0]], **double)
     flattening = torch.tensor([0.7, 0.9], **double)
-    mge = MGE(peak, torch.tensor([3.0, 9.0], **double), flattening)
+    mge = MGE(peak, torch.tensor([3.0, 9.0], **double), flattening[:, None])
     radius = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], **double)
     mass = torch.tensor([0.0, 1e4], **double)
     got = mge.circular_velocity(radius, inclination=torch.tensor([80.0, 85.0], **double), black_hole_mass=mass)
@@ -180,8 +182,8 @@ def test_works_under_vmap() -> None:
         ((0.3,), {"inclination": 70.0}, r"observed_axis_ratio must exceed cos\(inclination\).*got 0.3"),
         ((0.7,), {"inclination": 95.0}, r"inclination must lie in \(0, 90\] deg, got 95"),
         ((0.7,), {"inclination": 0.0}, r"inclination must lie in \(0, 90\] deg, got 0"),
-        ((0.7,), {"inclination": 80.0, "black_hole_mass": -1.0}, "black_hole_mass must not be negative"),
-        ((0.7,), {"inclination": 80.0, "softening": -1.0}, "softening must not be negative"),
+        ((0.7,), {"inclination": 80.0, "black_hole_mass": -1.0}, "black_hole_mass must be finite and not negative"),
+        ((0.7,), {"inclination": 80.0, "softening": -1.0}, "softening must be finite and not negative"),
     ],
 )
 def test_bad_geometry_is_refused(arguments: tuple[float], options: dict[str, float], message: str) -> None:
@@ -200,9 +202,74 @@ def test_bad_gaussians_are_refused(peak: float, sigma: float, flattening: float,
         MGE(torch.tensor([peak], **double), torch.tensor([sigma], **double), flattening)
 
 
-def test_negative_radius_is_refused() -> None:
-    with pytest.raises(DomainError, match="radius must not be negative"):
-        MGE(torch.tensor([1.0]), torch.tensor([1.0]), 0.7).circular_velocity(torch.tensor([-1.0]), inclination=80.0)
+@pytest.mark.parametrize("radius", [-1.0, math.nan, math.inf])
+def test_radii_that_are_none_are_refused(radius: float) -> None:
+    mge = MGE(torch.tensor([100.0], **double), torch.tensor([3.0], **double), 0.7)
+    for call in (mge.surface_density_at, lambda r: mge.circular_velocity(r, inclination=80.0)):
+        with pytest.raises(DomainError, match=r"radius must be finite and not negative \(pc\), got "):
+            call(torch.tensor([1.0, radius], **double))
+
+
+def test_a_shape_that_could_mean_two_things_is_refused() -> None:
+    peak, width, q = torch.ones(2, 2, **double), torch.tensor([1.0, 10.0], **double), torch.tensor([0.4, 0.9], **double)
+    with pytest.raises(DomainError, match=r"q\[:, None\] the batch's, q\[None\] the Gaussians', got shape \(2,\) for .*\(2, 2\)$"):
+        MGE(peak, width, q)
+    assert MGE(peak, width, q[:, None]).observed_axis_ratio.tolist() == [[0.4, 0.4], [0.9, 0.9]]
+    assert MGE(peak, width, q[None]).observed_axis_ratio.tolist() == [[0.4, 0.9], [0.4, 0.9]]
+    three = torch.ones(3, 2, **double)
+    assert MGE(three, width, torch.tensor([0.3, 0.5, 0.7], **double)).observed_axis_ratio[:, 1].tolist() == [0.3, 0.5, 0.7]
+    assert MGE(three, width, q).observed_axis_ratio[2].tolist() == [0.4, 0.9]
+    assert MGE(torch.ones(1, 1, **double), width[:1], q[:1]).observed_axis_ratio.tolist() == [[0.4]]
+
+
+def test_shapes_that_clash_are_one_line() -> None:
+    with pytest.raises(DomainError, match=r"^shapes must go together, got surface_density \(3,\), sigma \(2,\), observed_axis"):
+        MGE(torch.ones(3, **double), torch.ones(2, **double), 0.5)
+    mge = MGE(torch.ones(3, 2, **double), torch.ones(2, **double), 0.5)
+    with pytest.raises(DomainError, match=r"^shapes must go together, got Gaussians \(3,\), inclination \(2,\)$"):
+        mge.circular_velocity(1.0, inclination=torch.tensor([70.0, 80.0], **double))
+
+
+def test_quantities_are_converted() -> None:
+    peak, width, radius = torch.tensor([100.0, 5.0], **double), torch.tensor([3.0, 900.0], **double), torch.tensor([1.0, 400.0], **double)
+    plain = MGE(peak, width, 0.7)
+    got = MGE(peak.numpy() * 1e6 * units.Msun / units.kpc**2, width.numpy() * 1e-3 * units.kpc, 0.7 * units.one)
+    assert torch.allclose(got.sigma, plain.sigma) and torch.allclose(got.surface_density, plain.surface_density)
+    speed = got.circular_velocity(
+        radius.numpy() / 1e3 * units.kpc, inclination=1.4 * units.rad, black_hole_mass=2e36 * units.kg, softening=0.002 * units.kpc
+    )
+    mass = float((2e36 * units.kg).to_value("solMass"))
+    expected = plain.circular_velocity(radius, inclination=math.degrees(1.4), black_hole_mass=mass, softening=2.0)
+    assert torch.allclose(speed, expected, rtol=1e-12)
+    assert torch.allclose(got.surface_density_at(0.4 * units.kpc), plain.surface_density_at(400.0))
+    light = plain.with_mass_to_light(2.0 * units.Msun / units.Lsun, radius=1.0 * units.kpc, gradient=0.2)
+    assert torch.allclose(light.surface_density, plain.with_mass_to_light(2.0, radius=1000.0, gradient=0.2).surface_density)
+    with pytest.raises(DomainError, match=r"a quantity must convert to pc, got 5.0 arcsec$"):
+        plain.surface_density_at(5.0 * units.arcsec)
+    with pytest.raises(DomainError, match=r"a quantity must convert to a pure number, got 0.7 pc$"):
+        MGE(peak, width, 0.7 * units.pc)
+
+
+def test_many_profiles_are_done_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more nodes at once than a million, and the same velocities and gradients as at once."""
+    peak = torch.linspace(1.0, 9.0, 12, **double).reshape(3, 4).requires_grad_()
+    width, q = torch.logspace(0.0, 2.0, 4, **double), torch.tensor([0.5, 0.7, 0.9], **double)
+    radius = torch.logspace(-1.0, 3.0, 11, **double)
+
+    def run() -> tuple[torch.Tensor, torch.Tensor]:
+        speed = MGE(peak, width, q).circular_velocity(radius, inclination=75.0)
+        return speed.detach(), torch.autograd.grad(speed.sum(), peak)[0]
+
+    at_once, sizes = run(), []
+    monkeypatch.setattr(velocity, "AT_A_TIME", 7)
+    kernel = velocity.gaussian_kernel
+    monkeypatch.setattr(velocity, "gaussian_kernel", lambda x, q: sizes.append(x.numel()) or kernel(x, q))
+    in_parts = run()
+    assert max(sizes) == 7 and sum(sizes) == 3 * 11 * 4
+    assert all(torch.allclose(a, b, rtol=1e-14) for a, b in zip(at_once, in_parts, strict=True))
+    mapped = torch.func.vmap(lambda p: MGE(p, width, 0.5).circular_velocity(radius, inclination=75.0))(peak.detach())
+    assert torch.allclose(mapped[0], in_parts[0][0], rtol=1e-14)
+
 
 
 JAMPYS_CONSTANT = 0.004301

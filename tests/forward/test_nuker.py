@@ -8,6 +8,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from astropy import units
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -116,3 +117,41 @@ def test_mass_against_plain_quadrature() -> None:
     density = Nuker(1.5, 2.2, 0.3, 20.0, 5.0).surface_density_at(torch.from_numpy(radius)).numpy()
     expected = np.trapezoid(2 * np.pi * radius**2 * density, np.log(radius))
     assert Nuker(1.5, 2.2, 0.3, 20.0, 5.0).projected_mass(torch.tensor([80.0], **double)).item() == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("radius", [-1.0, math.nan, math.inf])
+def test_radii_that_are_none_are_refused(radius: float) -> None:
+    profile = Nuker(2.0, 2.0, 0.8, 10.0, 1.0)
+    for method in (profile.surface_density_at, profile.projected_mass):
+        with pytest.raises(DomainError, match=r"radius must be finite and not negative \(pc\), got "):
+            method(torch.tensor([1.0, radius], **double))
+
+
+def test_the_centre_of_a_core_is_its_value() -> None:
+    """2^((beta - gamma) / alpha) times the density at the break; a cusp is infinite."""
+    assert Nuker(2.0, 3.0, 0.0, 83.0, 10.0).surface_density_at(0.0).item() == pytest.approx(10.0 * 2.0**1.5, rel=1e-14)
+    both = Nuker(0.1, torch.tensor([2.0, 2.0], **double), torch.tensor([0.0, 0.5], **double), 83.0, 10.0)
+    assert both.surface_density_at(torch.tensor([0.0], **double))[:, 0].tolist() == [pytest.approx(10.0 * 2.0**20.0), math.inf]
+    assert Nuker(2.0, 0.8, 0.8, 83.0, 1.0).projected_mass(0.0).item() == 0.0
+
+
+def test_a_profile_that_steepens_inwards_is_refused() -> None:
+    with pytest.raises(DomainError, match=r"beta - gamma must not be negative, got -0.6"):
+        Nuker(2.0, 0.2, 0.8, 83.0, 1.0)
+    assert Nuker(2.0, 0.8, 0.8, 83.0, 1.0).surface_density_at(166.0).item() == pytest.approx(2.0**-0.8)
+
+
+def test_quantities_are_converted_or_refused() -> None:
+    plain = Nuker(2.0, 2.0, 0.8, 83.0, 2.2e4)
+    got = Nuker(2.0 * units.one, 2.0, 0.8, 0.083 * units.kpc, 2.2e10 * units.Msun / units.kpc**2)
+    assert got.surface_density_at(0.01 * units.kpc).item() == pytest.approx(plain.surface_density_at(10.0).item(), rel=1e-12)
+    assert got.projected_mass([10.0, 20.0] * units.pc).shape == (2,)
+    with pytest.raises(DomainError, match=r"^a quantity must convert to pc, got 1.5 arcsec$"):
+        Nuker(2.0, 2.0, 0.8, 1.5 * units.arcsec, 2.2e4)
+    with pytest.raises(DomainError, match=r"^a quantity must convert to solMass / pc2, got 3.0 solMass$"):
+        Nuker(2.0, 2.0, 0.8, 83.0, 3.0 * units.Msun)
+
+
+def test_shapes_that_clash_are_one_line() -> None:
+    with pytest.raises(DomainError, match=r"^shapes must go together, got alpha \(2,\), gamma \(3,\)$"):
+        Nuker(torch.ones(2, **double), 2.0, torch.zeros(3, **double), 83.0, 1.0)

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from astropy import units
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -211,3 +212,32 @@ def test_what_is_no_number_is_refused_in_one_line(wrong: object) -> None:
     """Past the check of types, which only tests have."""
     with pytest.raises(DomainError, match=rf"^a quantity must be a number or a tensor of numbers, got {wrong!r}$"):
         as_float_tensor.__wrapped__(wrong)
+
+
+def test_quantities_are_converted_or_refused(model: NukerMGE) -> None:
+    """83 kpc is not 83 pc."""
+    got = model(2.0, 2.0, 0.8, 0.083 * units.kpc, 2.2e10 * units.Msun / units.kpc**2, 0.65)
+    plain = model(2.0, 2.0, 0.8, 83.0, 2.2e4, 0.65)
+    assert torch.allclose(got.sigma, plain.sigma) and torch.allclose(got.surface_density, plain.surface_density)
+    with pytest.raises(DomainError, match=r"break_radius must lie in \[2, 2000\] pc, .*got 83000"):
+        model(2.0, 2.0, 0.8, 83.0 * units.kpc, 2.2e4, 0.65)
+    with pytest.raises(DomainError, match=r"a quantity must convert to pc, got 83.0 km / s$"):
+        model(2.0, 2.0, 0.8, 83.0 * units.km / units.s, 2.2e4, 0.65)
+
+
+def test_shapes_that_clash_are_one_line(model: NukerMGE) -> None:
+    with pytest.raises(DomainError, match=r"^shapes must go together, got alpha \(2,\), beta \(3,\)$"):
+        model(torch.full((2,), 2.0), torch.full((3,), 2.0), 0.8, 83.0, 1e4, 0.6)
+
+
+def test_weights_are_double_whatever_goes_in(model: NukerMGE) -> None:
+    """Signed weights of single precision would cancel to a thousandth of the velocity; what is left is the arguments' own rounding."""
+    radius = torch.logspace(0.4, 3.6, 20)
+    for shape in ((10.0, 2.9, 0.01, 300.0), (0.11, 4.0, 1.1, 3.0), (9.0, 1.5, 0.2, 50.0)):
+        single = model(*(torch.tensor(item) for item in (*shape, 1e3)), torch.tensor(0.5))
+        rounded = model(*(torch.tensor(item).double() for item in (*shape, 1e3)), torch.tensor(0.5).double())
+        assert single.surface_density.dtype == torch.float64
+        speeds = [mge.circular_velocity(radius, inclination=80.0) for mge in (single, rounded)]
+        assert torch.allclose(*speeds, rtol=1e-9)
+        exact = model(*shape, 1e3, 0.5).circular_velocity(radius.double(), inclination=80.0)
+        assert torch.allclose(speeds[0], exact, rtol=2e-5)
