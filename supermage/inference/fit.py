@@ -190,10 +190,20 @@ def begin(workers: Workers, priors: Priors, section: FitSection, gridded: Gridde
     if not np.isfinite(climbed[0][1]):
         raise SupermageError("a fit needs a start where the model is finite, got none")
     progress.done(f"log posterior {', '.join(f'{value:.1f}' for _, value in climbed)}")
+    _tell_discretisation(fit_here, climbed[0][0], progress)
     chart = choose_chart(climbed[0][0], priors)
     chart = stretch_mass(workers, chart, climbed[0][0], priors)
     optima = merge(workers.map(optimum_in_chart, [(chart, theta, 15) for theta, value in climbed if value > climbed[0][1] - 40.0]))
     return _set_out(workers, chart, optima, sampler, rng)
+
+
+def _tell_discretisation(fit: GalaxyFit, theta: dict[str, float], progress: Progress) -> None:
+    """Say, before hours are spent, how far the model's visibilities are from those of finer nodes and a larger disc, if it can tell."""
+    measure = getattr(fit.galaxy_model, "discretisation_error", None)
+    if measure is not None:
+        progress.start("discretisation", None)
+        error = measure({name: torch.tensor(value, dtype=torch.float64) for name, value in theta.items()})
+        progress.done(f"{100.0 * error:.2g} % of the signal at the best start")
 
 
 def choose_chart(theta: dict[str, float], priors: Priors) -> Chart:

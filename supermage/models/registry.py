@@ -37,6 +37,12 @@ LOADERS: dict[str, Callable[[Path | None], Any]] = {
 }
 """Model -> function of its artefact folder."""
 
+COMPARED = {
+    "nuker-mge-paper": "it serves for comparison and no fit uses it; `supermage train models/nuker-mge-paper/recipe.toml` trains it and "
+    "writes its errors to models/nuker-mge-paper/card.md",
+}
+"""Models that are trained to be measured, and what to say to who asks for one."""
+
 FOLDERS: dict[str, str | None] = {"nuker-mge-step": "nuker-mge", "nuker-mge-solve": None}
 """Models that use another's artefact, or none."""
 
@@ -71,6 +77,8 @@ def load_model(name_or_path: str | Path) -> Any:
         If the name is unknown, or the files are missing, altered or of another version.
     """
     name, folder = _find(name_or_path)
+    if name in COMPARED:
+        raise ModelFileError(f"{folder}: a model must be of a kind that fits use ({', '.join(LOADERS)}), got {name!r}: {COMPARED[name]}")
     if name not in LOADERS:
         raise ModelFileError(f"{folder}: a model must be of a known kind ({', '.join(LOADERS)}), got {name!r}")
     return LOADERS[name](folder)
@@ -79,6 +87,8 @@ def load_model(name_or_path: str | Path) -> Any:
 def _find(name_or_path: str | Path) -> tuple[str, Path | None]:
     """Kind of a model and the folder of its artefact, or None if it has none."""
     name = str(name_or_path)
+    if name in COMPARED:
+        raise ModelFileError(f"a model must be one of {', '.join(LOADERS)} or a folder, got {name!r}: {COMPARED[name]}")
     if isinstance(name_or_path, str) and name in LOADERS:
         folder_name = FOLDERS.get(name, name)
         return name, None if folder_name is None else artefact_folder(folder_name)

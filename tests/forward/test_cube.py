@@ -74,9 +74,11 @@ def test_flux_centre_and_sense_of_rotation(make_mock: Callable, theta: Theta) ->
     assert 0.95 < beam.sum() / cube.sum() < 0.999
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"inclination": 85.0, "line_broadening": 4.0}, {"log10_mbh": 7.3}, {"scale_length": 0.15}]
-)
+CONVERGED = [{}, {"inclination": 85.0, "line_broadening": 4.0}, {"log10_mbh": 7.3}, {"scale_length": 0.15},
+             {"scale_length": 2.0, "line_broadening": 4.0, "log10_mbh": 8.8}]
+
+
+@pytest.mark.parametrize("changes", CONVERGED)
 def test_cube_is_converged(make_mock: Callable, theta: Theta, changes: dict[str, float]) -> None:
     """Less than 0.1 % of the flux in a wrong voxel and none off by 1 % of the peak, against 64 x 64 points everywhere."""
     options = {"n_pixel": 32, "pixel_scale": 0.12, "channels": 16, "width": 31.25e6, "blocks": 1, "reach": 10.0}

@@ -96,5 +96,15 @@ def test_bad_numbers_are_refused() -> None:
         nuker_circular_velocity(np.ones(1), profile, intrinsic_axis_ratio=0.5, inclination=0.0)
     with pytest.raises(DomainError, match=r"gamma must lie in \[0, 2\)"):
         NukerDeprojection(2.0, 3.0, 2.5)
+    for alpha in (0.0, -1.0, 10.1, math.nan):
+        with pytest.raises(DomainError, match=r"alpha must lie in \(0, 10\] for the quadrature to hold, got"):
+            NukerDeprojection(alpha, 3.0, 0.5)
+    reference = NukerDeprojection(2.0, 3.0, 0.5)
+    for radius in (0.0, -1.0, math.nan, math.inf):
+        for method in (reference.density, reference.enclosed_mass, lambda x: reference.force(x, 0.5)):
+            with pytest.raises(DomainError, match="a radius must be positive and finite, got"):
+                method(np.array([1.0, radius]))
+    with pytest.raises(DomainError, match="nuker must be one profile, got parameters of shapes"):
+        nuker_circular_velocity(np.ones(1), Nuker(torch.ones(2), 2.0, 0.8, 100.0, 3e3), intrinsic_axis_ratio=0.5, inclination=60.0)
     with pytest.raises(DomainError, match="beta must be positive and not below gamma"):
         NukerDeprojection(2.0, 0.2, 0.5)

@@ -19,11 +19,12 @@ from supermage.data_reduction.gridded import open_visibilities
 from supermage.errors import CheckpointError, DataError, RecipeError, SupermageError
 from supermage.inference import fit as fit_module
 from supermage.inference.chains import Problem, Workers
-from supermage.inference.fit import choose_chart, fit
+from supermage.inference.fit import _tell_discretisation, choose_chart, fit
 from supermage.inference.posterior import Posterior, open_posterior
 from supermage.inference.priors import build_priors
+from supermage.progress import SilentProgress
 from supermage.recipe import FitSection, Recipe
-from tests.inference.toy import FREE, TRUTH, ToyFactory, held, toy_data, toy_recipe
+from tests.inference.toy import FREE, TRUTH, ToyFactory, held, toy_data, toy_fit, toy_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -226,6 +227,21 @@ def test_the_mark_knows_what_a_draw_depends_on(tmp_path: Path) -> None:
     assert mark() == mark(draws=99, segment=3, processes=2)
     for changed in ({"seed": 2}, {"warmup": (6, 8, 7)}, {"chains": 3}, {"metric_points": 3}, {"target_acceptance": 0.5}):
         assert mark(**changed) != mark(), changed
+
+
+def test_the_discretisation_is_told_before_sampling() -> None:
+    """In per cent of the signal, at the parameters given; nothing where a model cannot tell."""
+    said: list[str] = []
+
+    class Says(SilentProgress):
+        def done(self, note: str = "") -> None:
+            said.append(note)
+
+    galaxy = toy_fit(toy_data())
+    _tell_discretisation(galaxy, {"x": 2.5}, Says())
+    galaxy.galaxy_model.discretisation_error = lambda theta: 1e-3 * float(theta["x"])  # type: ignore[attr-defined]
+    _tell_discretisation(galaxy, {"x": 2.5}, Says())
+    assert said == ["0.25 % of the signal at the best start"]
 
 
 def test_climbs_are_counted_as_they_end(tmp_path: Path) -> None:

@@ -93,6 +93,15 @@ def test_unknown_name_names_the_nearest() -> None:
     assert "did you mean 'nuker-mge'?" in one_line(caught)
 
 
+def test_the_papers_emulator_is_for_comparison(copied: Path) -> None:
+    change(copied, kind="nuker-mge-paper")
+    for asked in ("nuker-mge-paper", copied):
+        with pytest.raises(ModelFileError) as caught:
+            supermage.load_model(asked)
+        text = one_line(caught)
+        assert "for comparison" in text and "supermage train models/nuker-mge-paper/recipe.toml" in text and "did you mean" not in text
+
+
 def test_missing_files(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (copied / "weights.safetensors").unlink()
     with pytest.raises(ModelFileError) as caught:
