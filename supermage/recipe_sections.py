@@ -177,7 +177,7 @@ class ReduceSection(Section):
     """The image grid, which decides the uv cells."""
     image: str | None = None
     """Dirty cube to write (FITS), made of the visibilities themselves as tclean with niter = 0 would; none when absent."""
-    field: str | None = None
+    field: str | int | None = None
     """Name of the field; needed where the set has several."""
     spectral_window: int | None = None
     """Number of the spectral window; absent: those that hold the line."""

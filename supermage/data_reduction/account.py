@@ -11,7 +11,7 @@ import numpy as np
 
 from supermage.constants import ARCSEC
 from supermage.data_reduction.channel_correlation import is_doubtful
-from supermage.data_reduction.gridded import GriddedVisibilities
+from supermage.data_reduction.gridded import KAISER_BESSEL, GriddedVisibilities
 from supermage.data_reduction.images import fit_gaussian_beam
 from supermage.data_reduction.spectral import resolution_in_channels
 from supermage.data_reduction.survey import WORTH_CORRECTING
@@ -28,6 +28,9 @@ WELL_MEASURED = 0.02
 """Standard error of the noise's lag 1 that tells Hanning with any averaging up to 4 (0.115 and more) from no smoothing."""
 
 PIXELS_A_BEAM = 3.0
+
+MOST_DRIFT = 0.1
+"""Channels by which a line may wander within a block before it is said."""
 
 SIDE, FINE = 128, 6.0
 """Pixels along a side of the image in which the beam is measured, and pixels in its narrowest possible width."""
@@ -100,6 +103,13 @@ def cautions(gridded: GriddedVisibilities) -> tuple[str, ...]:
         if abs(ratio / wanted - 1.0) > RESOLUTION_TOLERANCE:
             lines.append(f"the recipe's {gridded.response.words}, would resolve "
                          f"{wanted:.2f} channel widths, but RESOLUTION is {ratio:.2f}: the recipe's word was taken")
+    if gridded.window == KAISER_BESSEL:
+        lines.append("gridded as the paper does: windows widened to five visibilities share them with their neighbours, which no "
+                     "likelihood knows, and fits need likelihood = 'gaussian' or 'paper'")
+    drift = max((abs(float(block.get("drift_in_channels", 0.0))) for block in facts["blocks"]), default=0.0)
+    if drift > MOST_DRIFT:
+        lines.append(f"the Earth's motion shifts the line by {drift:.2f} channels within one execution block, which has one factor to "
+                     f"{gridded.frame}: lines come out that much broader")
     beam = beam_width(gridded)
     if gridded.grid.pixel_scale > beam / PIXELS_A_BEAM * (1.0 + EXACTLY):
         lines.append(f"a pixel should be at most a third of the beam, {beam:.3g} / {PIXELS_A_BEAM:g} = {beam / PIXELS_A_BEAM:.3g} arcsec, "
@@ -128,11 +138,12 @@ def _is_well_measured(facts: Mapping[str, Any]) -> bool:
 
 
 def beam_width(gridded: GriddedVisibilities) -> float:
-    """Full width at half maximum of the naturally weighted beam along its minor axis, arcsec, in the middle channel.
+    """Full width at half maximum of the naturally weighted beam along its minor axis, arcsec, in the filled channel nearest the middle.
 
     The beam is computed on pixels of its own, finer than itself, so that the image's pixels do not matter.
     """
-    middle = gridded.n_channel // 2
+    filled = np.flatnonzero(np.isfinite(gridded.standard_error).any(axis=(0, 2)))
+    middle = int(filled[np.argmin(np.abs(filled - gridded.n_channel // 2))])
     weight = gridded.weight[:, middle].ravel()
     place = np.stack([axis[:, middle].ravel() for axis in reversed(gridded.uv_wavelengths())], axis=1)
     spread = float(np.linalg.eigvalsh((place * weight[:, None]).T @ place / weight.sum())[-1]) ** 0.5

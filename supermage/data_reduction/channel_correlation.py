@@ -36,6 +36,9 @@ _BATCHES, _LONGEST_PAIR = 32, 120.0
 _WORTH_A_FRACTION, _KNOWN, _MODEL_ERROR = 4.0, 0.05, 0.01
 
 
+LEAST_CHANNELS = 8
+
+
 class Source(Protocol):
     """What visibilities are read from."""
 
@@ -102,7 +105,8 @@ class LagAccumulator:
     Parameters
     ----------
     n_channel
-        Channels; with fewer than 17 the highest lag is below 8, half of those that are left.
+        Channels; with fewer than 17 the highest lag is below 8, half of those that are left, and with fewer than 8 there is none: lags that
+        stand for no correlation must lie beyond what a correlator correlates.
     rows
         How many rows will come, about; fewer are looked at where they would give more than ``products``.
     products
@@ -110,7 +114,7 @@ class LagAccumulator:
     """
 
     def __init__(self, n_channel: int, rows: int, products: int = PRODUCTS) -> None:
-        self.n_lag = min(LAGS, (n_channel - 1) // 2)
+        self.n_lag = min(LAGS, (n_channel - 1) // 2) if n_channel >= LEAST_CHANNELS else 0
         highest = min(2 * self.n_lag, n_channel - 1)
         each = sum(n_channel - lag for lag in range(1, highest + 1))
         self._share = min(1.0, products / max(rows * each, 1))
@@ -229,7 +233,7 @@ def sample_correlation(source: Source, blocks: Sequence[tuple[ExecutionBlock, sl
     Returns
     -------
     ChannelCorrelation or None
-        None where it cannot be measured: fewer than 3 channels, or one integration of one hand.
+        None where it cannot be measured: fewer than 8 channels, or one integration of one hand.
     """
     n_channel = len(range(*blocks[0][1].indices(blocks[0][0].window.n_channel)))
     lags = LagAccumulator(n_channel, rows=0, products=products)

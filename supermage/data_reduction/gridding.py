@@ -40,10 +40,9 @@ class BlockSums:
         Sum of w1 w2 / (w1 + w2) |x1 - x2|^2, and number of differences, shape (chan, cell).
     difference_flat, difference_spectra
         What a row's weighted mean difference over its channels (a continuum seen unequally by the hands) contributes to the sum of
-        ``difference_square`` over the channels, and number of rows with differences, shape (cell,).
-    time_square, time_count
-        As ``difference_square`` and ``difference_count``, of one hand's differences between consecutive integrations of a baseline, where
-        there is no second hand.
+        ``difference_square`` over the channels, and what noise of unit scale alone would make that on average, halved, shape (cell,).
+    time_square, time_count, time_flat, time_spectra
+        The same of one hand's differences between consecutive integrations of a baseline, where there is no second hand.
     beyond
         Number of x that fell beyond the grid.
     """
@@ -62,6 +61,8 @@ class BlockSums:
     difference_spectra: FloatArray
     time_square: FloatArray
     time_count: NDArray[np.int32]
+    time_flat: FloatArray
+    time_spectra: FloatArray
     beyond: int
 
 
@@ -72,12 +73,15 @@ class RowNoise:
     Attributes
     ----------
     square
-        Sum over the channels of w1 w2 / (w1 + w2) |x1 - x2|^2, the flat part of a difference of hands taken out, shape (row, 2).
+        Sum over the channels of w1 w2 / (w1 + w2) |x1 - x2|^2, the flat part taken out, shape (row, 2).
+    expected
+        What it is on average for noise of unit scale, shape (row, 2).
     number
         Channels that entered, shape (row, 2).
     """
 
     square: FloatArray
+    expected: FloatArray
     number: NDArray[np.int32]
 
 
@@ -90,18 +94,20 @@ class TimePairs:
         Channels of the block.
     cell_size
         m; two integrations further apart than a quarter of it see the source differently and are no pair.
+    lags
+        Noise correlation of channels 0, 1, ... apart.
     """
 
-    def __init__(self, n_channel: int, cell_size: float) -> None:
+    def __init__(self, n_channel: int, cell_size: float, lags: FloatArray) -> None:
         self._slots: dict[int, int] = {}
-        self._limit = 0.25 * cell_size
+        self._limit, self._lags = 0.25 * cell_size, lags
         self._waiting = np.zeros(0, dtype=np.bool_)
         self._place = np.zeros((0, 2))
         self._data = np.zeros((0, n_channel, 2), dtype=np.complex64)
         self._weight = np.zeros((0, n_channel, 2), dtype=np.float32)
 
     def add(self, chunk: VisibilityChunk, rows: NDArray[np.int64], slot: NDArray[np.int64], sums: FloatArray, counts: NDArray[np.int32],
-            noise: RowNoise) -> None:
+            flat: FloatArray, noise: RowNoise) -> None:
         """Add the differences of some rows to the cells of their later integrations, and to ``noise``."""
         keys = chunk.antenna1[rows] * 2**32 + chunk.antenna2[rows]
         for key in np.unique(keys).tolist():
@@ -114,7 +120,7 @@ class TimePairs:
                 for array in (self._waiting, self._place, self._data, self._weight))
         numbers = np.array([self._slots[key] for key in keys.tolist()])
         _pair(rows, numbers, slot, np.ascontiguousarray(chunk.uvw), chunk.data, chunk.weight, self._limit, self._waiting, self._place,
-              self._data, self._weight, sums, counts, noise.square, noise.number)
+              self._data, self._weight, sums, counts, flat, self._lags, noise.square, noise.expected, noise.number)
 
 
 class BlockGridder:
@@ -129,17 +135,20 @@ class BlockGridder:
         The geometry.
     n_channel
         Channels of the block.
+    lags
+        Noise correlation of channels 0, 1, ... apart, which says how much of a flat part is noise; None: channels are independent.
     """
 
-    def __init__(self, grid: UVGrid, n_channel: int) -> None:
+    def __init__(self, grid: UVGrid, n_channel: int, lags: FloatArray | None = None) -> None:
         self.grid, self.n_channel, self.beyond = grid, n_channel, 0
         side = grid.n_pixel + 1
         self._slots = np.full((grid.n_pixel // 2 + 1) * side, -1, dtype=np.int64)
         self._cells = np.empty(0, dtype=np.int64)
         self._sums = np.zeros((0, n_channel, _N_SUMS))
         self._counts = np.zeros((0, n_channel, 3), dtype=np.int32)
-        self._flat = np.zeros((0, 2))
-        self._pairs = TimePairs(n_channel, grid.cell_size)
+        self._flat = np.zeros((0, 4))
+        self._lags = np.ones(1) if lags is None else np.ascontiguousarray(lags[:n_channel], dtype=np.float64)
+        self._pairs = TimePairs(n_channel, grid.cell_size, self._lags)
 
     def add(self, chunk: VisibilityChunk) -> RowNoise:
         """Add a chunk of visibilities, and say what each row tells of the noise."""
@@ -149,11 +158,12 @@ class BlockGridder:
         self._make_room(cell[inside])
         slot = np.where(inside, self._slots[cell], -1)
         data, weight = np.ascontiguousarray(chunk.data), np.ascontiguousarray(chunk.weight)
-        rows = RowNoise(np.zeros((data.shape[0], 2)), np.zeros((data.shape[0], 2), dtype=np.int32))
-        _accumulate(slot, folded, data, weight, self._sums, self._counts, self._flat, rows.square, rows.number)
+        shape = (data.shape[0], 2)
+        rows = RowNoise(np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.int32))
+        _accumulate(slot, folded, data, weight, self._sums, self._counts, self._flat, self._lags, rows.square, rows.expected, rows.number)
         single = np.flatnonzero((rows.number[:, 0] == 0) & inside)
         if single.size:
-            self._pairs.add(chunk, single, slot, self._sums, self._counts, rows)
+            self._pairs.add(chunk, single, slot, self._sums, self._counts, self._flat, rows)
         return rows
 
     def _make_room(self, cells: NDArray[np.int64]) -> None:
@@ -167,7 +177,7 @@ class BlockGridder:
             room = max(self._cells.size, min(2 * self._sums.shape[0], self._slots.size))
             sums, counts = np.zeros((room, self.n_channel, _N_SUMS)), np.zeros((room, self.n_channel, 3), dtype=np.int32)
             sums[:used], counts[:used] = self._sums[:used], self._counts[:used]
-            flat = np.zeros((room, 2))
+            flat = np.zeros((room, 4))
             flat[:used] = self._flat[:used]
             self._sums, self._counts, self._flat = sums, counts, flat
 
@@ -188,7 +198,8 @@ class BlockGridder:
             scatter=np.maximum(sums["square"] - weight * np.abs(mean) ** 2, 0.0), count=np.ascontiguousarray(counts[order, :, 0].T),
             difference_square=sums["difference_square"], difference_count=np.ascontiguousarray(counts[order, :, 1].T),
             difference_flat=self._flat[order, 0], difference_spectra=self._flat[order, 1], time_square=sums["time_square"],
-            time_count=np.ascontiguousarray(counts[order, :, 2].T), beyond=self.beyond)
+            time_count=np.ascontiguousarray(counts[order, :, 2].T), time_flat=self._flat[order, 2], time_spectra=self._flat[order, 3],
+            beyond=self.beyond)
 
 
 @numba.njit(nogil=True)
@@ -211,8 +222,22 @@ def _locate(uvw, cell_size, half):  # type: ignore[no-untyped-def]  # compiled
 
 
 @numba.njit(nogil=True)
-def _accumulate(slot, folded, data, weight, sums, counts, flat, row_square, row_number):  # type: ignore[no-untyped-def]  # compiled
+def _of_flat(pair_weight, lags):  # type: ignore[no-untyped-def]  # compiled
+    """What noise of unit scale makes of a row's flat part on average, over two: ``sum_ij sqrt(w_i w_j) C_ij / sum w``."""
+    n_channel = pair_weight.size
+    total, found = 0.0, 0.0
+    for c in range(n_channel):
+        total += pair_weight[c]
+        found += pair_weight[c]
+        for lag in range(1, min(lags.size, n_channel - c)):
+            found += 2.0 * lags[lag] * np.sqrt(pair_weight[c] * pair_weight[c + lag])
+    return found / total
+
+
+@numba.njit(nogil=True)
+def _accumulate(slot, folded, data, weight, sums, counts, flat, lags, row_square, row_expected, row_number):  # type: ignore[no-untyped-def]
     n_row, n_channel, n_hand = data.shape
+    pair_weight = np.zeros(n_channel)
     for row in range(n_row):
         k = slot[row]
         if k < 0:
@@ -222,6 +247,7 @@ def _accumulate(slot, folded, data, weight, sums, counts, flat, row_square, row_
         flat_weight, flat_re, flat_im = 0.0, 0.0, 0.0
         apart, number = 0.0, 0
         for c in range(n_channel):
+            pair_weight[c] = 0.0
             total, re, im, square = 0.0, 0.0, 0.0, 0.0
             n = 0
             for h in range(n_hand):
@@ -255,21 +281,25 @@ def _accumulate(slot, folded, data, weight, sums, counts, flat, row_square, row_
                 counts[k, c, 1] += 1
                 apart += w * (x * x + y * y)
                 number += 1
+                pair_weight[c] = w
                 flat_weight += w
                 flat_re += w * x
                 flat_im += w * y
         if flat_weight > 0.0:
             level = (flat_re * flat_re + flat_im * flat_im) / flat_weight
+            part = _of_flat(pair_weight, lags)
             flat[k, 0] += level
-            flat[k, 1] += 1.0
+            flat[k, 1] += part
             row_square[row, 0] = max(apart - level, 0.0)
+            row_expected[row, 0] = 2.0 * (number - part)
             row_number[row, 0] = number
 
 
 @numba.njit(nogil=True)
-def _pair(rows, numbers, slot, uvw, data, weight, limit, waiting, place, held, held_weight, sums, counts, row_square,  # type: ignore[no-untyped-def]
-          row_number):  # compiled
+def _pair(rows, numbers, slot, uvw, data, weight, limit, waiting, place, held, held_weight, sums, counts, flat, lags,  # type: ignore[no-untyped-def]
+          row_square, row_expected, row_number):  # compiled
     n_channel, n_hand = data.shape[1], data.shape[2]
+    pair_weight = np.zeros(n_channel)
     for i in range(rows.size):
         row, b = rows[i], numbers[i]
         u, v = uvw[row, 0], uvw[row, 1]
@@ -282,14 +312,29 @@ def _pair(rows, numbers, slot, uvw, data, weight, limit, waiting, place, held, h
             continue
         waiting[b] = False
         k = slot[row]
-        for c in range(n_channel):
-            for h in range(n_hand):
+        for h in range(n_hand):
+            flat_weight, flat_re, flat_im, apart, number = 0.0, 0.0, 0.0, 0.0, 0
+            for c in range(n_channel):
+                pair_weight[c] = 0.0
                 w1, w2 = np.float64(weight[row, c, h]), np.float64(held_weight[b, c, h])
                 if w1 > 0.0 and w2 > 0.0:
                     x = np.float64(data[row, c, h].real) - np.float64(held[b, c, h].real)
                     y = np.float64(data[row, c, h].imag) - np.float64(held[b, c, h].imag)
-                    square = w1 * w2 / (w1 + w2) * (x * x + y * y)
+                    w = w1 * w2 / (w1 + w2)
+                    square = w * (x * x + y * y)
                     sums[k, c, 10] += square
                     counts[k, c, 2] += 1
-                    row_square[row, 1] += square
-                    row_number[row, 1] += 1
+                    pair_weight[c] = w
+                    apart += square
+                    number += 1
+                    flat_weight += w
+                    flat_re += w * x
+                    flat_im += w * y
+            if flat_weight > 0.0:
+                level = (flat_re * flat_re + flat_im * flat_im) / flat_weight
+                part = _of_flat(pair_weight, lags)
+                flat[k, 2] += level
+                flat[k, 3] += part
+                row_square[row, 1] += max(apart - level, 0.0)
+                row_expected[row, 1] += 2.0 * (number - part)
+                row_number[row, 1] += number

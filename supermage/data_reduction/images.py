@@ -34,6 +34,11 @@ class Beam:
     position_angle: float
 
 
+def blank(cube: FloatArray, noise: FloatArray) -> FloatArray:
+    """The cube with NaN in channels that hold no data, as FITS has it."""
+    return np.where(np.isfinite(noise)[:, None, None], cube, np.nan)
+
+
 @dataclass(frozen=True, eq=False)
 class DirtyCube:
     """A dirty cube in natural weighting; x grows eastwards, y northwards.
@@ -41,7 +46,7 @@ class DirtyCube:
     Attributes
     ----------
     data
-        Jy/beam, shape (chan, y, x).
+        Jy/beam, shape (chan, y, x); 0 where a channel holds no data.
     beam_image
         Synthesised beam, peak 1 at the centre pixel, shape (y, x).
     beam
@@ -49,7 +54,7 @@ class DirtyCube:
     frequency
         Channel centres in ``frame``, ascending, Hz, shape (chan,).
     noise
-        Root mean square noise expected of each channel, Jy/beam, shape (chan,).
+        Root mean square noise expected of each channel, Jy/beam, infinite where it holds no data, shape (chan,).
     pixel_scale
         arcsec.
     """
@@ -112,6 +117,8 @@ def dirty_cube(gridded: GriddedVisibilities, values: NDArray[np.complex128] | No
 def transform_to_image(places: FloatArray, values: NDArray[np.complex128], grid: UVGrid) -> FloatArray:
     """``Re sum values exp(+2 pi i (u l + v m))`` on the image grid, shape (y, x); places are (v, u) in wavelengths."""
     n, step = grid.n_pixel, grid.pixel_scale * ARCSEC
+    if not values.size:
+        return np.zeros((n, n))
     image = ducc0.nufft.nu2u(points=np.ascontiguousarray(values), coord=np.ascontiguousarray(places * step), forward=False,
                              epsilon=_ACCURACY, periodicity=1.0, out=np.empty((n, n), dtype=np.complex128), fft_order=False)
     return image.real

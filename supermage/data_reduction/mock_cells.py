@@ -79,11 +79,12 @@ class CellMock:
         noise = noise * np.sqrt(self.scale * variance * hidden)[..., None]
         data = (signal.T[cell][:, None, :] + noise).transpose(0, 2, 1)
         weight = np.broadcast_to(1.0 / variance[:, None, :], data.shape)
-        gridder = BlockGridder(grid, self.channels)
+        response = SpectralResponse(hanning=True, averaging=self.averaging)
+        gridder = BlockGridder(grid, self.channels, response.lags)
         gridder.add(VisibilityChunk(
             uvw=uvw, data=data.astype(np.complex64), weight=weight.astype(np.float32), antenna1=np.arange(rows),
             antenna2=np.arange(rows) + 1, time=np.zeros(rows), flagged=0, unweighted=0))
-        sums, response = gridder.finish(), SpectralResponse(hanning=True, averaging=self.averaging)
+        sums = gridder.finish()
         found = measure_noise(sums, response)
         frequency = REST_FREQUENCY + 1e6 * (np.arange(self.channels, dtype=np.float64) - self.channels / 2)
         return GriddedVisibilities(

@@ -84,7 +84,7 @@ class BlockNoise:
     prior: VariancePrior
 
 
-def measure_noise(sums: BlockSums, response: SpectralResponse, *, name: str = "this block") -> BlockNoise:
+def measure_noise(sums: BlockSums, response: SpectralResponse, *, name: str = "this block", inflation: float = 1.0) -> BlockNoise:
     """Standard errors of a block's cells: by differences of the hands, else of consecutive integrations, else by the scatter in cells.
 
     Differences hold no source; what a continuum seen unequally by the two hands leaves in theirs is flat along the channels and taken out
@@ -100,6 +100,8 @@ def measure_noise(sums: BlockSums, response: SpectralResponse, *, name: str = "t
         The channels' spectral response.
     name
         Of the block, for the error message.
+    inflation
+        Factor on the variances, for weights that were corrected by the same noise: see `WeightVerdict`.
 
     Raises
     ------
@@ -120,6 +122,7 @@ def measure_noise(sums: BlockSums, response: SpectralResponse, *, name: str = "t
     prior = fit_variance_prior(cell_scale[own], cell_degrees[own])
     moderated, degrees = prior.shrink(cell_scale, cell_degrees)
     filled = sums.weight > 0
+    scale = inflation * scale
     variance = scale * moderated * pool.by_channel[:, None] / np.where(filled, sums.weight, 1.0)
     return BlockNoise(standard_error=np.where(filled, np.sqrt(variance), np.inf),
                       degrees_of_freedom=np.broadcast_to(np.minimum(degrees, pool.degrees.sum()), filled.shape).copy(),
@@ -144,13 +147,13 @@ def _pool(sums: BlockSums, response: SpectralResponse) -> _Pool:
     by_channel = _channel_factor(square, degrees)
     pooled, expected = (square / by_channel[:, None]).sum(axis=0), degrees.sum(axis=0)
     n_channel = number.shape[0]
-    flat = estimator == HANDS and n_channel >= LEAST_CHANNELS_FOR_FLAT
+    flat = estimator != SCATTER and n_channel >= LEAST_CHANNELS_FOR_FLAT
     if flat:
         # The flat part is not divided by the channels' factors: their mean is 1.
-        pooled = np.maximum(pooled - sums.difference_flat, 0.0)
+        level, part = (sums.difference_flat, sums.difference_spectra) if estimator == HANDS else (sums.time_flat, sums.time_spectra)
+        pooled, expected = np.maximum(pooled - level, 0.0), np.maximum(expected - 2.0 * part, 0.0)
     filled = np.maximum((number > 0).sum(axis=0), 1)
-    effective, lost = channel_pooling(response, n_channel, flat=flat)
-    expected = np.maximum(expected - 2.0 * sums.difference_spectra * lost[filled - 1], 0.0) if flat else expected
+    effective, _ = channel_pooling(response, n_channel, flat=flat)
     return _Pool(estimator=estimator, square=pooled, expected=expected,
                  degrees=degrees.sum(axis=0) / filled * effective[filled - 1], by_channel=by_channel)
 

@@ -13,7 +13,7 @@ from supermage.data_reduction.grid import UVGrid
 from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.data_reduction.gridding import BlockSums
 from supermage.data_reduction.history import read_processing
-from supermage.data_reduction.images import write_fits
+from supermage.data_reduction.images import blank, write_fits
 from supermage.data_reduction.noise import BlockNoise
 from supermage.data_reduction.reduce_block import Selection, reduce_block
 from supermage.data_reduction.sources import VisibilitySource, open_source
@@ -22,6 +22,9 @@ from supermage.data_reduction.ungridded_image import combine_blocks
 from supermage.errors import DataError, RecipeError
 from supermage.progress import Progress, SilentProgress
 from supermage.recipe import GalaxySection, Recipe, ReduceSection
+
+SAME_WIDTH = 0.01
+"""Relative difference of channel widths up to which execution blocks keep the same number of channels over the line."""
 
 LEAST_SHARE, LEAST_CELLS = 0.01, 10
 """Share of the unflagged visibilities, and number of cells, below which nothing that a fit could use has reached the grid."""
@@ -52,13 +55,16 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
     galaxy, section = recipe.galaxy, recipe.reduce
     progress = progress or SilentProgress()
     path, output = recipe.path(section.measurement_set), recipe.output(section.output)
+    image = None if section.image is None else recipe.output(section.image)
+    if image == output:
+        raise RecipeError(f"reduce.image and reduce.output must be two files, got {output} for both")
     with open_source(path, field=section.field, spectral_window=section.spectral_window) as source:
         selections, left_out = _select(source, galaxy, section)
         response, response_facts = _response(selections, source, section)
         grid = UVGrid(section.grid.n_pixel, section.grid.pixel_scale, float(np.mean([chosen.frequency for chosen in selections])))
         dish = _dish_diameter(source, section)
         reduced = [reduce_block(source, chosen, grid, response, rows=section.chunk_rows, reweigh=section.reweigh,
-                                window=section.grid.window, imaged=section.image is not None, progress=progress)
+                                window=section.grid.window, imaged=image is not None, progress=progress)
                    for chosen in selections]
     sums, noises = [one.sums for one in reduced], [one.noise for one in reduced]
     _check_use(sums, grid)
@@ -72,24 +78,30 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
         dish_diameter=dish, primary_beam_factor=section.primary_beam_factor, rest_frequency=galaxy.rest_frequency, frame=section.frame,
         convention=section.convention, provenance=provenance)
     gridded.save(output)
-    if section.image is not None:
+    if image is not None:
         cube = combine_blocks([one.image for one in reduced if one.image is not None], gridded)
-        write_fits(recipe.output(section.image), cube.data, gridded, beam=cube.beam, frequency=cube.frequency)
+        write_fits(image, blank(cube.data, cube.noise), gridded, beam=cube.beam, frequency=cube.frequency)
     return gridded
 
 
 def _select(source: VisibilitySource, galaxy: GalaxySection, section: ReduceSection) -> tuple[list[Selection], list[str]]:
     """Blocks whose band holds the line, their channels, and the names of the blocks that do not."""
     bands = []
+    drifts = []
     for block in source.blocks:
-        factor = frame_factor((block.start + block.stop) / 2, source.observatory, source.phase_centre, stored=block.window.frame,
-                              wanted=section.frame, scale=source.time_scale)
+        first, factor, last = (frame_factor(time, source.observatory, source.phase_centre, stored=block.window.frame, wanted=section.frame,
+                                            scale=source.time_scale) for time in (block.start, (block.start + block.stop) / 2, block.stop))
+        drifts.append((last - first) * float(block.window.frequency.mean()) / block.window.width)
         bands.append(Band(block.name, block.window.ascending_frequency, block.window.width, factor))
     covering = [i for i, band in enumerate(bands) if band.covers(section.velocity_range, galaxy.rest_frequency, section.convention)]
     kept = covering or [_nearest(bands, galaxy, section)]
     slices = choose_channels([bands[i] for i in kept], section.velocity_range, rest_frequency=galaxy.rest_frequency, frame=section.frame,
                              convention=section.convention)
-    selections = [Selection(source.blocks[i], channels, bands[i].factor) for i, channels in zip(kept, slices)]
+    selections = [Selection(source.blocks[i], channels, bands[i].factor, drifts[i]) for i, channels in zip(kept, slices)]
+    widths = [chosen.block.window.width for chosen in selections]
+    if max(widths) > (1.0 + SAME_WIDTH) * min(widths):
+        raise DataError(f"the windows of a fit must have channels of one width, got {min(widths):.6g} and {max(widths):.6g} Hz; choose a "
+                        "spectral_window")
     frames = sorted({chosen.block.window.frame for chosen in selections})
     if len(frames) > 1:
         raise DataError(f"the windows of a fit must be in one frame, got {', '.join(frames)}; choose a spectral_window")

@@ -28,11 +28,12 @@ MOST_LISTED = 12
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """An execution block with its chosen channels, and its factor to the velocity frame."""
+    """An execution block with its chosen channels, its factor to the velocity frame, and by how many channels a line drifts within it."""
 
     block: ExecutionBlock
     channels: slice
     factor: float
+    drift: float = 0.0
 
     @property
     def frequency(self) -> NDArray[np.float64]:
@@ -122,7 +123,7 @@ def reduce_block(source: VisibilitySource, chosen: Selection, grid: UVGrid, resp
             yield chunk
 
     imager = DirtyImager(grid, chosen.frequency) if imaged else None
-    sums = _grid(counted(), chosen, grid, progress, f"gridding {block.name}", survey, imager)
+    sums = _grid(counted(), chosen, grid, response, progress, f"gridding {block.name}", survey, imager)
     if not sums.weight.any():
         why = f"{count.flagged} flagged, {count.unweighted} without a usable weight, {sums.beyond} beyond the grid"
         raise DataError(f"a block must hold unflagged data inside the grid, got none of {count.total} visibilities in {block.name} ({why})")
@@ -137,20 +138,21 @@ def reduce_block(source: VisibilitySource, chosen: Selection, grid: UVGrid, resp
 
     if corrected:
         imager = DirtyImager(grid, chosen.frequency) if imaged else None
-        sums = _grid(again(), chosen, grid, progress, f"gridding {block.name} with its weights put right", None, imager)
+        sums = _grid(again(), chosen, grid, response, progress, f"gridding {block.name} with its weights put right", None, imager)
         progress.done(f"{sums.cell_u.size} cells")
-    noise = measure_noise(sums, response, name=block.name)
+    noise = measure_noise(sums, response, name=block.name, inflation=verdict.inflation if verdict is not None and corrected else 1.0)
     if window == KAISER_BESSEL:
         sums, noise = _grid_windowed(again(), chosen, grid, progress, sums, noise)
     account = {"name": block.name, "hands": list(block.hands), "rows": block.rows, "autocorrelations": block.autocorrelations,
                **count.words(), "beyond_grid": sums.beyond, "gridded": int(sums.count.sum()), "start_mjd": block.start / 86400.0,
-               "stop_mjd": block.stop / 86400.0, **_noise_words(noise), **_weight_words(verdict), "weights_corrected": corrected}
+               "stop_mjd": block.stop / 86400.0, **_noise_words(noise), **_weight_words(verdict), "weights_corrected": corrected,
+               "drift_in_channels": round(chosen.drift, 4)}
     return ReducedBlock(sums, noise, account, None if imager is None else imager.finish())
 
 
-def _grid(chunks: Iterator[VisibilityChunk], chosen: Selection, grid: UVGrid, progress: Progress, words: str,
+def _grid(chunks: Iterator[VisibilityChunk], chosen: Selection, grid: UVGrid, response: SpectralResponse, progress: Progress, words: str,
           survey: NoiseSurvey | None, imager: DirtyImager | None) -> BlockSums:
-    gridder = BlockGridder(grid, chosen.frequency.size)
+    gridder = BlockGridder(grid, chosen.frequency.size, response.lags)
     progress.start(words, chosen.block.rows)
     for chunk in chunks:
         found = gridder.add(chunk)
@@ -182,10 +184,10 @@ def _grid_windowed(chunks: Iterator[VisibilityChunk], chosen: Selection, grid: U
         cell_u=found.cell_u, cell_v=found.cell_v, weight=np.where(known, 1.0, 0.0) / found.standard_error**2, mean=found.mean,
         offset_mean=found.offset_mean, offset_second=found.offset_second, scatter=empty, count=found.count, difference_square=empty,
         difference_count=found.count * 0, difference_flat=empty[0], difference_spectra=empty[0], time_square=empty,
-        time_count=found.count * 0, beyond=first.beyond)
+        time_count=found.count * 0, time_flat=empty[0], time_spectra=empty[0], beyond=first.beyond)
     ones = np.ones(found.cell_u.size)
     return sums, BlockNoise(standard_error=found.standard_error, degrees_of_freedom=found.degrees_of_freedom, cell_scale=ones,
-                            cell_degrees=least, moderated_scale=ones, estimator=f"{KAISER_BESSEL} sample variance", scale=noise.scale,
+                            cell_degrees=least, moderated_scale=ones, estimator=noise.estimator, scale=noise.scale,
                             by_channel=noise.by_channel, prior=noise.prior)
 
 

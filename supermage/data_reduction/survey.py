@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from supermage.data_reduction.gridding import RowNoise
 from supermage.data_reduction.moderation import LEAST_MEMBERS, VariancePrior, fit_variance_prior
-from supermage.data_reduction.noise import LEAST_CHANNELS_FOR_FLAT, channel_pooling
+from supermage.data_reduction.noise import channel_pooling
 from supermage.data_reduction.spectral import SpectralResponse
 from supermage.data_reduction.visibilities import VisibilityChunk
 
@@ -21,6 +21,13 @@ TIME_BINS = (30.0, 600.0)
 
 WORTH_CORRECTING = 0.05
 """Spread of the noise against the weights, in log sigma, from which on a second pass with corrected weights is worth its time."""
+
+
+LEAST_EXPECTED = 0.5
+"""Rows whose differences, less their flat part, hold less than this of their noise say nothing."""
+
+ROUNDS = 8
+"""In which the factors of baselines and times are fitted in turn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +45,9 @@ class WeightVerdict:
     times
         First second of every stretch, shape (time,).
     by_time, time_prior
-        As for baselines.
+        As for baselines; both factors are fitted together.
+    inflation
+        By what the factors' own errors make a variance that was measured after the correction too small.
     """
 
     baselines: NDArray[np.int64]
@@ -47,6 +56,7 @@ class WeightVerdict:
     times: FloatArray
     by_time: FloatArray
     time_prior: VariancePrior
+    inflation: float = 1.0
 
     @property
     def spreads(self) -> tuple[float | None, float | None]:
@@ -62,10 +72,10 @@ class WeightVerdict:
 
     def correct(self, chunk: VisibilityChunk) -> VisibilityChunk:
         """The chunk with its weights divided by the factors of its baselines and times."""
-        place = np.searchsorted(_key(self.baselines[:, 0], self.baselines[:, 1]), _key(chunk.antenna1, chunk.antenna2))
+        keys, wanted = _key(self.baselines[:, 0], self.baselines[:, 1]), _key(chunk.antenna1, chunk.antenna2)
+        place = np.minimum(np.searchsorted(keys, wanted), keys.size - 1)
         when = np.clip(np.searchsorted(self.times, chunk.time, side="right") - 1, 0, self.times.size - 1)
-        known = place < self.by_baseline.size
-        factor = np.where(known, self.by_baseline[np.where(known, place, 0)], 1.0) * self.by_time[when]
+        factor = np.where(keys[place] == wanted, self.by_baseline[place], 1.0) * self.by_time[when]
         return dataclasses.replace(chunk, weight=(chunk.weight / factor[:, None, None]).astype(np.float32))
 
 
@@ -83,43 +93,46 @@ class NoiseSurvey:
     """
 
     def __init__(self, response: SpectralResponse, n_channel: int, start: float, stop: float) -> None:
-        flat = n_channel >= LEAST_CHANNELS_FOR_FLAT
-        hands, lost = channel_pooling(response, n_channel, flat=flat)
-        times, _ = channel_pooling(response, n_channel, flat=False)
-        number = np.arange(1, n_channel + 1)
-        self._expected = np.stack([2.0 * (number - lost), 2.0 * number], axis=1)
-        self._degrees = np.stack([2.0 * hands, 2.0 * times], axis=1)
+        hands, _ = channel_pooling(response, n_channel, flat=True)
+        self._share = hands / np.maximum(np.arange(1, n_channel + 1), 1)
         self._start, self._bin = start, float(np.clip((stop - start) / 12.0, *TIME_BINS))
-        self._baseline: dict[int, FloatArray] = {}
-        self._time: dict[int, FloatArray] = {}
+        self._found: dict[tuple[int, int], FloatArray] = {}
 
     def add(self, chunk: VisibilityChunk, rows: RowNoise) -> None:
         """Add what the gridder found in a chunk."""
         kind = np.where(rows.number[:, 0] > 0, 0, 1)
         each = np.arange(kind.size)
-        number = rows.number[each, kind]
-        used = np.flatnonzero(number > 0)
+        number, expected = rows.number[each, kind], rows.expected[each, kind]
+        used = np.flatnonzero(expected > LEAST_EXPECTED)
         if not used.size:
             return
-        place, kind = number[used] - 1, kind[used]
-        values = np.stack([rows.square[used, kind], self._expected[place, kind], self._degrees[place, kind]], axis=1)
-        stretch = ((chunk.time[used] - self._start) // self._bin).astype(np.int64)
-        for store, keys in ((self._baseline, _key(chunk.antenna1[used], chunk.antenna2[used])), (self._time, stretch)):
-            unique, inverse = np.unique(keys, return_inverse=True)
-            for key, total in zip(unique.tolist(), _sum_by(inverse.ravel(), values, unique.size)):
-                store[key] = store.get(key, 0.0) + total
+        kind, expected = kind[used], expected[used]
+        degrees = 2.0 * number[used] * self._share[np.minimum(number[used], self._share.size) - 1]
+        values = np.stack([rows.square[used, kind], expected, np.minimum(degrees, expected)], axis=1)
+        stretch = np.maximum((chunk.time[used] - self._start) // self._bin, 0.0).astype(np.int64)
+        pairs = np.stack([_key(chunk.antenna1[used], chunk.antenna2[used]), stretch], axis=1)
+        unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
+        for (key, when), total in zip(unique.tolist(), _sum_by(inverse.ravel(), values, len(unique))):
+            self._found[key, when] = self._found.get((key, when), 0.0) + total
 
     def finish(self) -> WeightVerdict | None:
         """The verdict; None where no differences were found."""
-        if not self._baseline:
+        if not self._found:
             return None
-        keys = np.array(sorted(self._baseline), dtype=np.int64)
-        by_baseline, baseline_prior = _factors(np.stack([self._baseline[key] for key in keys.tolist()]))
-        stretches = np.array(sorted(self._time), dtype=np.int64)
-        by_time, time_prior = _factors(np.stack([self._time[key] for key in stretches.tolist()]))
+        pairs = np.array(list(self._found), dtype=np.int64)
+        square, expected, degrees = np.array(list(self._found.values())).T
+        keys, baseline = np.unique(pairs[:, 0], return_inverse=True)
+        stretches, when = np.unique(pairs[:, 1], return_inverse=True)
+        baseline, when = baseline.ravel(), when.ravel()
+        by_baseline, by_time = np.ones(keys.size), np.ones(stretches.size)
+        for _ in range(ROUNDS):
+            # each factor is the mean of what the other leaves: a baseline that stops half way says nothing of the other half
+            by_baseline, baseline_prior, lost = _factors(baseline, square / by_time[when], expected, degrees, keys.size)
+            by_time, time_prior, lost_in_time = _factors(when, square / by_baseline[baseline], expected, degrees, stretches.size)
         times = np.asarray(self._start + self._bin * stretches, dtype=np.float64)
         return WeightVerdict(baselines=np.stack([keys // 2**32, keys % 2**32], axis=1), by_baseline=by_baseline,
-                             baseline_prior=baseline_prior, times=times, by_time=by_time, time_prior=time_prior)
+                             baseline_prior=baseline_prior, times=times, by_time=by_time, time_prior=time_prior,
+                             inflation=1.0 + lost + lost_in_time)
 
 
 def _key(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -130,11 +143,18 @@ def _sum_by(group: NDArray[np.intp], values: FloatArray, size: int) -> FloatArra
     return np.stack([np.bincount(group, values[:, column], size) for column in range(values.shape[1])], axis=1)
 
 
-def _factors(sums: FloatArray) -> tuple[FloatArray, VariancePrior]:
-    """Moderated factors, mean 1 by degrees of freedom, from rows of (square, expected, degrees)."""
-    square, expected, degrees = sums.T
-    ratio = square / expected / (square.sum() / expected.sum()) if square.sum() > 0 else np.ones(len(sums))
-    good = (ratio > 0) & (degrees > 0)
-    prior = fit_variance_prior(ratio[good], degrees[good])
-    moderated, _ = prior.shrink(np.where(good, ratio, prior.scale), np.where(good, degrees, 0.0))
-    return moderated / np.average(moderated, weights=np.maximum(degrees, 1e-12)), prior
+def _factors(
+    group: NDArray[np.intp], square: FloatArray, expected: FloatArray, degrees: FloatArray, size: int
+) -> tuple[FloatArray, VariancePrior, float]:
+    """Moderated factors of the groups, mean 1; their prior; and the share by which their errors make later variances too small.
+
+    A factor f with d of its own and d0 prior degrees of freedom is fitted to the very noise that is measured again later, which takes
+    2 / (d0 + d) off; and weights 1 / f overstate the weight of a mean by the variance of f, 2 d / (d0 + d)^2.
+    """
+    squares, wanted, freedom = (np.bincount(group, values, size).astype(np.float64) for values in (square, expected, degrees))
+    ratio = squares / wanted / (squares.sum() / wanted.sum()) if squares.sum() > 0 else np.ones(size)
+    good = (ratio > 0) & (freedom > 0)
+    prior = fit_variance_prior(ratio[good], freedom[good])
+    moderated, total = prior.shrink(np.where(good, ratio, prior.scale), np.where(good, freedom, 0.0))
+    lost = np.where(np.isfinite(total), 2.0 / total * (1.0 + freedom / total), 0.0)
+    return moderated / np.average(moderated, weights=np.maximum(wanted, 1e-12)), prior, float(np.average(lost, weights=wanted))

@@ -12,6 +12,7 @@ from supermage.data_reduction.grid import UVGrid
 from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.data_reduction.images import DirtyCube, fit_gaussian_beam, transform_to_image
 from supermage.data_reduction.visibilities import VisibilityChunk
+from supermage.errors import DataError
 
 FloatArray = NDArray[np.float64]
 
@@ -97,6 +98,11 @@ def combine_blocks(images: list[BlockImage], gridded: GriddedVisibilities) -> Di
         One a block.
     gridded
         The same data gridded: geometry, frequencies, and each block's variance over 1 / weight.
+
+    Raises
+    ------
+    DataError
+        If no visibility has both hands.
     """
     frequency = gridded.frame_frequency
     scales = [float(block["noise_scale"]) for block in gridded.provenance["blocks"]]
@@ -109,6 +115,8 @@ def combine_blocks(images: list[BlockImage], gridded: GriddedVisibilities) -> Di
             total[target] += one.weight[channel] / scale
             variance[target] += one.variance[channel] / scale
         beam += one.beam / scale
+    if not total.any():
+        raise DataError("a dirty cube needs visibilities with both hands unflagged, got none")
     safe = np.where(total > 0, total, 1.0)
     beam_image = beam / total.sum()
     scale = gridded.grid.pixel_scale

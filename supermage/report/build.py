@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from supermage import __version__
-from supermage.data_reduction.images import write_fits
+from supermage.data_reduction.images import blank, write_fits
 from supermage.errors import DataError, DomainError
 from supermage.progress import Progress, SilentProgress
 from supermage.report import html
@@ -143,9 +143,8 @@ def _write_files(case: Case, work: Path) -> dict[str, Path]:
     }
     ascending = cubes.frequency.argsort()
     for name in ("data", "model", "residual"):
-        write_fits(
-            work / f"{name}.fits", getattr(cubes, name)[ascending], case.gridded, beam=cubes.beam, frequency=cubes.frequency[ascending]
-        )
+        cube = blank(getattr(cubes, name), cubes.noise)[ascending]
+        write_fits(work / f"{name}.fits", cube, case.gridded, beam=cubes.beam, frequency=cubes.frequency[ascending])
         _describe(work / f"{name}.fits", case)
         files[f"Dirty cube of the {name}, FITS"] = Path(f"{name}.fits")
     return files | _write_maps(case, work)

@@ -100,7 +100,10 @@ class Case:
 
     @cached_property
     def discretisation(self) -> tuple[float, float]:
-        """What twice the nodes along each axis, and a disc 1.5 times as large, change in the best draw's visibilities: relative rms, and chi-squared."""
+        """What twice the nodes along each axis, and a disc 1.5 times as large, change in the best draw's visibilities.
+
+        Relative rms, and chi-squared.
+        """
         fit, best = self.fit, self.best_visibilities
         with torch.no_grad():
             theta = as_tensors(self.best_theta)

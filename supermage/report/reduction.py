@@ -14,7 +14,7 @@ import numpy as np
 from supermage import __version__
 from supermage.data_reduction.account import GIVEN, account, cautions, weights_in_words
 from supermage.data_reduction.gridded import open_visibilities
-from supermage.data_reduction.images import moment_maps, write_fits
+from supermage.data_reduction.images import blank, moment_maps, write_fits
 from supermage.errors import DataError, DomainError, nearest_name
 from supermage.progress import Progress, SilentProgress
 from supermage.report import html
@@ -204,11 +204,11 @@ def _noise(reduction: Reduction) -> str:
         rows.append([
             html.escape(str(block["name"])), html.escape(str(block["noise_estimator"])), f"{block['noise_scale']:.3f}",
             _percent(block.get("spread_of_baselines")), _percent(block.get("spread_in_time")), _percent(block["spread_of_cells"]),
-            f"{block['prior_degrees']:.0f}", f"{image:.3g}"])  # fmt: skip
+            "-" if float(block["spread_of_cells"]) == 0 else f"{block['prior_degrees']:.0f}", f"{image:.3g}"])  # fmt: skip
     head = ["Execution block", "Noise measured by", "Variance x weight", "Between baselines", "In time", "Between cells",
             "Prior degrees of freedom", "Noise of an image's channel (mJy/beam)"]  # fmt: skip
     noisy = [f"{html.escape(str(block['name']))}: " + ", ".join(f"{a}-{b} ({sigma:.2f})" for a, b, sigma in block["noisiest_baselines"][:6])
-             for block in reduction.blocks if block.get("noisiest_baselines")]  # fmt: skip
+             for block in reduction.blocks if block.get("spread_of_baselines")]  # fmt: skip
     words = "".join(f'<p class="note">Noisiest baselines (antennas, sigma against the weights), {line}.</p>' for line in noisy)
     return html.table(head, rows, caption="Spreads are of sigma against the set's own weights, as they came.") + words
 
@@ -255,8 +255,8 @@ def _write_files(reduction: Reduction, work: Path) -> dict[str, Path]:
     noise = float(np.median(cube.noise[np.isfinite(cube.noise)]))
     files = {"The verdict in a few lines, text": Path(MARKER)}
     for title, name, image, unit, frequency in (
-        ("Dirty cube", "dirty-cube", reduction.raw.data, "Jy/beam", cube.frequency),
-        ("Dirty cube without the flat continuum of each cell", "dirty-cube-line", cube.data, "Jy/beam", cube.frequency),
+        ("Dirty cube", "dirty-cube", blank(reduction.raw.data, cube.noise), "Jy/beam", cube.frequency),
+        ("Dirty cube without the flat continuum of each cell", "dirty-cube-line", blank(cube.data, cube.noise), "Jy/beam", cube.frequency),
         ("Synthesised beam", "beam", cube.beam_image, "", None),
         *((f"Moment {number} of the line, voxels above {CLIP:g} sigma", f"moment-{number}", image, unit, None)
           for number, (image, unit) in enumerate(zip(moment_maps(cube.data, reduction.velocity, threshold=CLIP * noise),

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
-from supermage.data_reduction.gridded import GriddedVisibilities
+from supermage.data_reduction.gridded import PILLBOX, GriddedVisibilities
 from supermage.data_reduction.images import DirtyCube, dirty_cube
 from supermage.plots.sky_map import sky_map
 from supermage.plots.style import CHAINS, COLUMN, MUTED, PAGE, journal_style, new_figure
@@ -170,7 +170,7 @@ def _velocity_label(reduction: Reduction) -> str:
 
 
 def draw_time(reduction: Reduction) -> Figure:
-    """Noise against the weights in stretches of ten minutes."""
+    """Noise against the weights in stretches of a twelfth of the block."""
     blocks = [block for block in reduction.blocks if block.get("noise_in_time")]
     figure = new_figure(COLUMN, 2.0)
     axes = figure.subplots()
@@ -214,10 +214,12 @@ def draw_amplitude(reduction: Reduction) -> Figure:
     distance = reduction.distance[filled]
     edges = np.quantile(distance, np.linspace(0.0, 1.0, BINS + 1))
     bins = np.clip(np.searchsorted(edges, distance, side="right") - 1, 0, BINS - 1)
-    # variance of a mean over correlated channels, over that of independent ones
-    factor = float(gridded.response.correlation(gridded.n_channel, floor=0.0).sum()) / gridded.n_channel
-    noise = np.sqrt(2.0 * factor / safe)[filled]
-    power = ((np.abs(line) ** 2 * weight).sum(axis=1) / safe)[filled] - 2.0 * (gridded.n_channel - factor) / safe[filled]
+    # variance of a mean over the channels that a cell has, correlated, over that of independent ones
+    correlation = gridded.response.correlation(gridded.n_channel, floor=0.0)
+    root = np.sqrt(weight)
+    factor = (np.einsum("bck,cd,bdk->bk", root, correlation, root) / safe)[filled]
+    noise = np.sqrt(2.0 * factor / safe[filled])
+    power = ((np.abs(line) ** 2 * weight).sum(axis=1) / safe)[filled] - 2.0 * ((weight > 0).sum(axis=1)[filled] - factor) / safe[filled]
     figure = new_figure(COLUMN, 2.4)
     axes = figure.subplots()
     middle = [float(distance[bins == k].mean()) if (bins == k).any() else np.nan for k in range(BINS)]
@@ -275,14 +277,15 @@ NOISE = (
         "scales", "Noise of the cells", "Histogram of the cells' noise over the block's, with the expected scatter.",
         lambda r: "Each cell's own standard deviation over the block's, the moderated one that fits use, and (grey) what would be seen if "
         "all cells had one noise and the scatter were that of its degrees of freedom alone.", "ratio", draw_scales,
-        lambda r: bool((r.gridded.cell_degrees > 0).any())),
+        lambda r: r.gridded.window == PILLBOX and bool((r.gridded.cell_degrees > 0).any())),
     ReductionFigure(
         "channel-noise", "Noise and losses along the band", "Noise and share of unused visibilities against velocity.",
         lambda r: "Above: noise of each channel over the block's, 1 where it is not known to 10 %. Below: visibilities flagged or without "
         "a usable weight.", "ratio; per cent", draw_channels, _has("noise_by_channel")),
     ReductionFigure(
         "noise-in-time", "Noise in time", "Noise against the weights in time.",
-        lambda r: "Noise over what the set's own weights promise, in stretches of ten minutes, mean 1 for each block.", "minutes; ratio",
+        lambda r: "Noise over what the set's own weights promise, in stretches of a twelfth of the block (30 s to 10 minutes), "
+        "mean 1 for each block.", "minutes; ratio",
         draw_time, lambda r: any(len(block.get("noise_in_time") or ()) > 1 for block in r.blocks)),
     ReductionFigure(
         "correlation", "Noise correlation of the channels", "Correlation of the noise against channel distance, measured and expected.",

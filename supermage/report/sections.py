@@ -172,7 +172,8 @@ def _residuals(case: Case) -> str:
         )
     relative, chi2 = case.discretisation
     words.append(
-        "Discretisation of the model at the best draw (against twice the nodes along each axis of the disc, and a disc 1.5 times as large): "
+        "Discretisation of the model at the best draw (against twice the nodes along each axis of the disc, and a disc 1.5 times "
+        "as large): "
         f"{100.0 * relative:.2g} % of the signal; it moves no parameter by more than {math.sqrt(chi2):.2g} of its standard error."
         + ("" if math.sqrt(chi2) < LARGEST_SHIFT else " This is not small: the intervals above may feel it.")
     )

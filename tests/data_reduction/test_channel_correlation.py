@@ -119,7 +119,7 @@ def test_integrations_far_apart_are_no_pair() -> None:
     assert lags.finish() is None
 
 
-@pytest.mark.parametrize(("n_channel", "n_lag"), [(1, 0), (2, 0), (3, 1), (11, 5), (17, 8), (64, 8)])
+@pytest.mark.parametrize(("n_channel", "n_lag"), [(1, 0), (3, 0), (7, 0), (8, 3), (11, 5), (17, 8), (64, 8)])
 def test_few_channels(n_channel: int, n_lag: int) -> None:
     lags = LagAccumulator(n_channel, rows=3000)
     for chunk in make_chunks(WHITE, n_channel=n_channel):

@@ -57,7 +57,7 @@ def _noisy_sums(rng: np.random.Generator, *, rows: int, n_channel: int, response
     if channel is not None:
         noise = noise * np.sqrt(channel)[:, None]
     noise[..., 0] += leak
-    gridder = BlockGridder(GRID, n_channel)
+    gridder = BlockGridder(GRID, n_channel, response.lags)
     gridder.add(chunk.__class__(**{**chunk.__dict__, "data": noise.astype(np.complex64), "weight": weight.astype(np.float32)}))
     return gridder.finish()
 
@@ -188,3 +188,44 @@ def test_what_cannot_be_measured_is_refused() -> None:
     silent = _noisy_sums(rng, rows=100, n_channel=4, response=SpectralResponse(hanning=False), scale=0.0)
     with pytest.raises(DataError, match="no scatter at all"):
         measure_noise(silent, SpectralResponse(hanning=False))
+
+
+@pytest.mark.parametrize("n_channel", [8, 16])
+@pytest.mark.parametrize("kind", ["half at random", "half the band"])
+def test_flags_that_differ_by_row_leave_the_noise_unbiased(n_channel: int, kind: str) -> None:
+    """Correlated channels, half of them flagged: the flat part that is taken out is that of the channels that are there.
+
+    30 000 differences know the scale to 0.5 %; 5 standard errors. Contiguous channels assumed, it came out 1.16 to 1.5.
+    """
+    rng = np.random.default_rng(n_channel)
+    response = SpectralResponse(hanning=True)
+    chunk = make_chunk(rng, rows=4000, n_channel=n_channel, extent=0.45 * GRID.n_pixel * GRID.cell_size)
+    colour = np.linalg.cholesky(response.correlation(n_channel, floor=1e-9))
+    noise = np.einsum("cd,rdh->rch", colour, rng.standard_normal((4000, n_channel, 2, 2)) @ np.array([1.0, 1.0j]))
+    if kind == "half at random":
+        kept = rng.uniform(size=(4000, n_channel, 1)) < 0.5
+    else:
+        kept = (np.arange(n_channel) < n_channel // 2)[None, :, None] ^ (rng.uniform(size=(4000, 1, 1)) < 0.5)
+    weight = np.broadcast_to(np.where(kept, 1.0, 0.0), noise.shape)
+    gridder = BlockGridder(GRID, n_channel, response.lags)
+    data = np.where(weight > 0, noise + 0.5, 0.0)
+    gridder.add(dataclasses.replace(chunk, data=data.astype(np.complex64), weight=weight.astype(np.float32)))
+    assert measure_noise(gridder.finish(), response).scale == pytest.approx(1.0, abs=0.03)
+
+
+def test_a_source_that_turns_does_not_enter_time_differences() -> None:
+    """A continuum of ten times the noise at an eighth of the field, baselines that move by a tenth of a cell an integration."""
+    rng = np.random.default_rng(16)
+    gridder = BlockGridder(GRID, 12)
+    start = rng.uniform(-0.4, 0.4, (60, 3)) * GRID.n_pixel * GRID.cell_size
+    pair = np.arange(60)
+    per_metre = GRID.reference_frequency / 299792458.0 * np.pi / 648000.0
+    for number in range(60):
+        uvw = start + 0.1 * GRID.cell_size * number * np.array([0.6, 0.8, 0.0])
+        signal = 10.0 * np.exp(-2j * np.pi * (uvw[:, 0] - uvw[:, 1]) * GRID.field_of_view / 8.0 * per_metre)
+        noise = rng.standard_normal((60, 12, 1, 2)) @ np.array([1.0, 1.0j])
+        gridder.add(VisibilityChunk(uvw=uvw, data=(signal[:, None, None] + noise).astype(np.complex64),
+                                    weight=np.ones((60, 12, 1), dtype=np.float32), antenna1=pair, antenna2=pair + 1,
+                                    time=np.full(60, 10.0 * number), flagged=0, unweighted=0))
+    noise = measure_noise(gridder.finish(), SpectralResponse(hanning=False))
+    assert noise.estimator == "difference of integrations" and noise.scale == pytest.approx(1.0, abs=0.04)

@@ -17,6 +17,7 @@ import pytest
 from supermage.constants import ARCSEC, SPEED_OF_LIGHT_M_S
 from supermage.data_reduction.casa import import_casatools
 from supermage.data_reduction.gridded import open_visibilities
+from supermage.data_reduction.measurement_set_tables import read_fields
 from supermage.data_reduction.reduce import reduce
 from supermage.errors import DataError, RecipeError
 from supermage.recipe import Recipe
@@ -271,3 +272,21 @@ def test_a_folder_that_cannot_be_written(alma_set: Path, tmp_path: Path) -> None
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(RecipeError, match=r"an output must lie in a folder, got .*out/visibilities.nc below the file"):
         reduce(make_recipe(tmp_path, alma_set))
+
+
+def test_image_and_output_must_differ(alma_set: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="must be two files"):
+        reduce(make_recipe(tmp_path, alma_set, image="out/visibilities.nc"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_windows_of_two_widths_are_refused(alma_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise each block would keep as many channels as the one that has fewest over the line, wherever that ends."""
+    monkeypatch.setattr("supermage.data_reduction.reduce.SAME_WIDTH", -0.5)
+    with pytest.raises(DataError, match="must have channels of one width, got"):
+        reduce(make_recipe(tmp_path, alma_set))
+
+
+def test_a_field_by_its_number(alma_set: Path, tmp_path: Path) -> None:
+    (number,) = (field.number for field in read_fields(alma_set) if field.name == "GAMA567624")
+    assert reduce(make_recipe(tmp_path, alma_set, field=number)).provenance["field"] == "GAMA567624"

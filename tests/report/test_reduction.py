@@ -31,7 +31,7 @@ def reduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = Recipe.model_validate({
         **recipe.model_dump(), "reduce": {
             "measurement_set": "products/mock.ms", "output": "products/visibilities.nc", "grid": {"n_pixel": 64, "pixel_scale": 0.12},
-            "velocity_range": (1130.0, 1350.0)}})  # fmt: skip
+            "velocity_range": (1075.0, 1410.0)}})  # fmt: skip
     reduce(recipe)
     return recipe.path("products/visibilities.nc")
 
@@ -93,3 +93,16 @@ def test_what_cannot_be_reported_is_one_line(reduced: Path, tmp_path: Path) -> N
     with pytest.raises(DataError, match="a report must go to a new folder"):
         reduction_report(reduced, output=tmp_path / "mine")
     assert (tmp_path / "mine/thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("empty", [[4], [0, 1], [0, 1, 2, 3, 5, 6, 7]])
+def test_channels_without_data(reduced: Path, tmp_path: Path, empty: list[int]) -> None:
+    """The middle one, the edge, all but one: the page is drawn, and the FITS has NaN there."""
+    gridded = open_visibilities(reduced)
+    error = gridded.standard_error.copy()
+    error[:, empty] = np.inf
+    mean = np.where(np.isfinite(error), gridded.mean, 0.0)
+    gridded.replace(standard_error=error, mean=mean).save(tmp_path / "holes.nc")
+    reduction_report(tmp_path / "holes.nc", output=tmp_path / "report")
+    data = fits.getdata(tmp_path / "report/dirty-cube.fits")
+    assert [int(k) for k in np.flatnonzero(np.isnan(data).all(axis=(1, 2)))] == empty
