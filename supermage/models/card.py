@@ -53,7 +53,7 @@ PAPER_HEAD = """# nuker-mge-paper: the emulator of Yantovski-Barth et al. by the
 Trained and measured for comparison; no fit uses it. Written by `supermage train models/nuker-mge-paper/recipe.toml`.
 
 **Not converged.** {steps} steps at a rate of {learning_rate:g} are a quarter of an hour, and the errors below are those of a run that was
-stopped there, not of the published recipe: trained to convergence it is reported with 10 % in the median of v.
+stopped there, not of the published recipe trained to its end, for which ten hours on a graphics card were taken.
 
 - As in the paper (sec. 2.1, Appendices A and B): {gaussians} Gaussians on a log-uniform grid of widths from 1 pc to 10 kpc, inputs
   alpha, gamma, beta - gamma and break radius, symexp output, mean squared error of the surface density, Adam with a rate of
