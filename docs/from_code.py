@@ -99,8 +99,8 @@ def _kind(annotation: Any, constraints: Iterable[Any]) -> tuple[str, str]:
     if origin is Annotated:
         return _kind(parts[0], [*constraints, *parts[1:]])
     if origin in {Union, UnionType}:
-        (some,) = (part for part in parts if part is not NoneType)
-        return _kind(some, constraints)
+        kinds = [_kind(part, constraints) for part in parts if part is not NoneType]
+        return " or ".join(words for words, _ in kinds), kinds[0][1]
     bounds = " and ".join(_bounds(constraints))
     if origin is Literal:
         return "one of " + ", ".join(repr(part) for part in parts), bounds

@@ -457,7 +457,8 @@ FOREIGN = "a posterior must be a netCDF file that ArviZ opens, got posterior.nc 
 @pytest.mark.parametrize(("edit", "line"), [
     (Path.unlink, "a posterior must be a netCDF file, got posterior.nc, which is not there"),
     (lambda path: path.write_text("x"), FOREIGN), (lambda path: path.write_text(""), FOREIGN), (halve, FOREIGN),
-    (lambda path: shutil.copy(path.with_name("visibilities.nc"), path), "a posterior file needs the group 'posterior', got none"),
+    (lambda path: shutil.copy(path.with_name("visibilities.nc"), path),
+     "a reduction's report needs gridded visibilities that `supermage reduce` wrote, got posterior.nc without an account"),
     (hdf(lambda file: file.__delitem__("posterior/log10_mbh")), "a report needs a posterior ..., got posterior.nc without log10_mbh"),
     (hdf(lambda file: file["posterior/alpha"].attrs.__delitem__("prior_lower")),
      "a report needs a posterior ... without the prior of alpha"),

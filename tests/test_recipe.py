@@ -136,7 +136,8 @@ WRONG = [
     ("fit", "sampler", "{drawz = 1}", "unknown key 'fit.sampler.drawz'; did you mean 'draws'?"),
     ("fit", "model", "{halo = 'nwf'}", "fit.model.halo: input should be 'none' or 'nfw', got 'nwf'; did you mean 'nfw'?"),
     ("fit", "model", "{subpixels = 2}",
-     "unknown key 'fit.model.subpixels'; known here: emulator, halo, gas, self_gravity, mass_to_light, likelihood, continuum, precision"),
+     "unknown key 'fit.model.subpixels'; known here: emulator, halo, gas, self_gravity, mass_to_light, likelihood, continuum, "
+     "continuum_order, block_flux, block_position, precision"),
 ]
 
 
