@@ -21,6 +21,7 @@ from supermage.data_reduction.measurement_set_tables import (
     telescope_name,
     time_scale,
 )
+from supermage.data_reduction.set_notes import flag_reasons, integration_time, system_temperature
 from supermage.data_reduction.sources import Contents, VisibilitySource, make_chunk, rows_at_once
 from supermage.data_reduction.visibilities import ExecutionBlock, VisibilityChunk
 from supermage.errors import DataError
@@ -75,6 +76,12 @@ class MeasurementSet(VisibilitySource):
         contents = Contents(fields=read_fields(self.path), groups=groups, windows=read_windows(self.path), hands=read_hands(self.path),
                             positions=positions, diameters=diameters)
         self._settle(contents, field, spectral_window)
+
+    def notes(self, window: int) -> dict[str, Any]:
+        """What the set notes of its noise and flags; see `VisibilitySource.notes`."""
+        with casacore_errors(self.path):
+            seconds = integration_time(self._table)
+        return {"system_temperature": system_temperature(self.path, window), "seconds": seconds, "flag_reasons": flag_reasons(self.path)}
 
     def chunks(self, block: ExecutionBlock, *, channels: slice = slice(None), rows: int = 2000) -> Iterator[VisibilityChunk]:
         """Stream the cross-correlations of a block; see `VisibilitySource.chunks`."""

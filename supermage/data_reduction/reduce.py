@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from supermage.data_reduction.gridding import BlockSums
 from supermage.data_reduction.history import read_processing
 from supermage.data_reduction.images import blank, write_fits
 from supermage.data_reduction.noise import BlockNoise
-from supermage.data_reduction.reduce_block import Selection, reduce_block
+from supermage.data_reduction.reduce_block import ReducedBlock, Selection, reduce_block
+from supermage.data_reduction.set_notes import radiometer_sigma
 from supermage.data_reduction.sources import VisibilitySource, open_source
 from supermage.data_reduction.spectral import Band, SpectralResponse, choose_channels, detect_response, frame_factor
 from supermage.data_reduction.ungridded_image import combine_blocks
@@ -63,6 +65,7 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
         response, response_facts = _response(selections, source, section)
         grid = UVGrid(section.grid.n_pixel, section.grid.pixel_scale, float(np.mean([chosen.frequency for chosen in selections])))
         dish = _dish_diameter(source, section)
+        noted = [source.notes(chosen.block.window.number) for chosen in selections]
         reduced = [reduce_block(source, chosen, grid, response, rows=section.chunk_rows, reweigh=section.reweigh,
                                 window=section.grid.window, imaged=image is not None, progress=progress)
                    for chosen in selections]
@@ -72,7 +75,9 @@ def reduce(recipe: Recipe, *, progress: Progress | None = None) -> GriddedVisibi
         "measurement_set": path.name, "field": source.field_name, "telescope": source.telescope, "data_column": source.data_column,
         "stored_frame": selections[0].block.window.frame, **response_facts,
         "resolution_over_width": selections[0].block.window.resolution / selections[0].block.window.width, "left_out": left_out,
-        "window": section.grid.window, "blocks": [one.account for one in reduced]}
+        "window": section.grid.window, "flag_reasons": noted[0].get("flag_reasons"),
+        "blocks": [{**one.account, **_radiometer(one, chosen, notes, dish, response)}
+                   for one, chosen, notes in zip(reduced, selections, noted)]}
     gridded = _assemble(grid, selections, sums, noises).replace(
         hanning=response.hanning, averaging=response.averaging, response_steps=response.steps, phase_centre=source.phase_centre,
         dish_diameter=dish, primary_beam_factor=section.primary_beam_factor, rest_frequency=galaxy.rest_frequency, frame=section.frame,
@@ -144,6 +149,16 @@ def _dish_diameter(source: VisibilitySource, section: ReduceSection) -> float:
         got = ", ".join(f"{diameter:g} m" for diameter in source.dish_diameters) or "none"
         raise DataError(f"all dishes must have one known diameter unless reduce.dish_diameter says otherwise, got {got} in {source.path}")
     return source.dish_diameters[0]
+
+
+def _radiometer(one: ReducedBlock, chosen: Selection, notes: Mapping[str, Any], dish: float, response: SpectralResponse) -> dict[str, Any]:
+    """Noise of a visibility as measured, and as the radiometer equation has it where the set knows its system temperature, Jy."""
+    weight, number = float(one.sums.weight.sum()), int(one.sums.count.sum())
+    measured = float(np.sqrt(one.noise.scale * number / weight)) if weight > 0 else None
+    temperature = notes.get("system_temperature")
+    expected = None if temperature is None else radiometer_sigma(
+        temperature, dish_diameter=dish, width=chosen.block.window.width, seconds=notes["seconds"], response=response)
+    return {"system_temperature": temperature, "sigma": measured, "radiometer_sigma": expected}
 
 
 def _check_use(sums: list[BlockSums], grid: UVGrid) -> None:

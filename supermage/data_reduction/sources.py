@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +126,10 @@ class VisibilitySource(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close the file."""
+
+    def notes(self, window: int) -> dict[str, Any]:
+        """What the file notes of its noise and flags: system temperature (K), seconds of an integration, flag commands by reason."""
+        return {}
 
     @abstractmethod
     def chunks(self, block: ExecutionBlock, *, channels: slice = slice(None), rows: int = 2000) -> Iterator[VisibilityChunk]:

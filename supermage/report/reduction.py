@@ -8,6 +8,7 @@ import shlex
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from supermage import __version__
 from supermage.data_reduction.account import GIVEN, account, cautions, weights_in_words
 from supermage.data_reduction.gridded import open_visibilities
 from supermage.data_reduction.images import blank, moment_maps, write_fits
+from supermage.data_reduction.set_notes import EFFICIENCY
 from supermage.errors import DataError, DomainError, nearest_name
 from supermage.progress import Progress, SilentProgress
 from supermage.report import html
@@ -122,7 +124,7 @@ def verdict(reduction: Reduction) -> tuple[str, list[str]]:
 def _weight_words(scales: list[float]) -> str:
     spread = f"{min(scales):.3g}" if max(scales) - min(scales) < 5e-3 * max(scales) else f"{min(scales):.3g} to {max(scales):.3g}"
     right = all(abs(scale - 1.0) <= RIGHT_WEIGHTS for scale in scales)
-    told = "the set's weights are inverse variances, as the radiometer equation made them" if right else (
+    told = f"the set's weights are inverse variances to {100 * RIGHT_WEIGHTS:.0f} %" if right else (
         "the set's weights are not inverse variances: the noise was measured and took their place")  # fmt: skip
     return f"The variance is {spread} times 1 / weight: {told}."
 
@@ -210,7 +212,18 @@ def _noise(reduction: Reduction) -> str:
     noisy = [f"{html.escape(str(block['name']))}: " + ", ".join(f"{a}-{b} ({sigma:.2f})" for a, b, sigma in block["noisiest_baselines"][:6])
              for block in reduction.blocks if block.get("spread_of_baselines")]  # fmt: skip
     words = "".join(f'<p class="note">Noisiest baselines (antennas, sigma against the weights), {line}.</p>' for line in noisy)
+    words = f'<p class="note">{html.escape(_radiometer_words(reduction.blocks))}</p>' + words
     return html.table(head, rows, caption="Spreads are of sigma against the set's own weights, as they came.") + words
+
+
+def _radiometer_words(blocks: list[dict[str, Any]]) -> str:
+    known = [block for block in blocks if block.get("radiometer_sigma")]
+    if not known:
+        return "The set does not know its system temperatures (SYSCAL): what noise the radiometer equation would make is not known."
+    each = "; ".join(f"{1e3 * float(block['radiometer_sigma']):.3g} mJy expected at {float(block['system_temperature']):.0f} K, "
+                     f"{1e3 * float(block['sigma']):.3g} mJy measured" for block in known)  # fmt: skip
+    return (f"Noise of a visibility (real part, one hand) by the radiometer equation, for an efficiency of {EFFICIENCY:g} and the median "
+            f"system temperature: {each}.")
 
 
 def _percent(value: object) -> str:
@@ -227,7 +240,10 @@ def _losses(reduction: Reduction) -> str:
                      f"{block['autocorrelations']}", html.escape(worst or "none")])  # fmt: skip
     head = ["Execution block", "Flagged in the set", "Zero, negative or NaN weight", "Beyond the grid", "Autocorrelations (rows)",
             "Antennas that lost most"]  # fmt: skip
-    return html.table(head, rows) + html.paragraph(
+    reasons = reduction.gridded.provenance.get("flag_reasons")
+    why = "The set records no flag commands (FLAG_CMD), so that their reasons are not known." if not reasons else (
+        "Reasons of the set's flag commands (FLAG_CMD): " + ", ".join(f"{reason} ({number})" for reason, number in reasons.items()) + ".")
+    return html.table(head, rows) + html.paragraph(why, style="note") + html.paragraph(
         "Flags and weights are the measurement set's own; nothing was flagged here. Shares are of the visibilities of the parallel hands "
         "in the chosen channels.", style="note")  # fmt: skip
 

@@ -67,7 +67,7 @@ def _with(gridded: GriddedVisibilities, **block: object) -> Reduction:
 def test_the_verdict_says_what_was_found(reduced: Path) -> None:
     gridded = open_visibilities(reduced)
     headline, reasons = verdict(Reduction(Path("x.nc"), gridded))
-    assert headline == "READY" and "as the radiometer equation made them" in " ".join(reasons)
+    assert headline == "READY" and "inverse variances to 10 %" in " ".join(reasons)
     exact = gridded.replace(provenance={**gridded.provenance, "resolution_over_width": 1.0, "channel_correlation": None})
     headline, reasons = verdict(Reduction(Path("x.nc"), exact))
     assert headline == "READY WITH CAUTIONS" and reasons[0].startswith("RESOLUTION equals the channel width exactly")
