@@ -229,3 +229,22 @@ def test_a_source_that_turns_does_not_enter_time_differences() -> None:
                                     time=np.full(60, 10.0 * number), flagged=0, unweighted=0))
     noise = measure_noise(gridder.finish(), SpectralResponse(hanning=False))
     assert noise.estimator == "difference of integrations" and noise.scale == pytest.approx(1.0, abs=0.04)
+
+
+@pytest.mark.parametrize(("step", "paired"), [(0.2, True), (0.3, False)])
+def test_integrations_far_apart_are_no_pair(step: float, paired: bool) -> None:
+    gridder = BlockGridder(GRID, 2)
+    for number in range(4):
+        uvw = np.array([[2.0 + step * number, 1.0, 0.0]]) * GRID.cell_size
+        gridder.add(VisibilityChunk(uvw=uvw, data=np.ones((1, 2, 1), dtype=np.complex64), weight=np.ones((1, 2, 1), dtype=np.float32),
+                                    antenna1=np.array([0]), antenna2=np.array([1]), time=np.array([10.0 * number]), flagged=0,
+                                    unweighted=0))
+    assert gridder.finish().time_count.sum() == (4 if paired else 0)
+
+
+@pytest.mark.parametrize(("share", "estimator"), [(0.3, "difference of hands"), (0.2, "scatter within cells")])
+def test_the_first_estimator_that_a_quarter_of_the_visibilities_enter(share: float, estimator: str) -> None:
+    rng = np.random.default_rng(17)
+    sums = _noisy_sums(rng, rows=3000, n_channel=4, response=SpectralResponse(hanning=False))
+    fewer = dataclasses.replace(sums, difference_count=(sums.count * share / 2.0).round().astype(np.int32))
+    assert measure_noise(fewer, SpectralResponse(hanning=False)).estimator == estimator

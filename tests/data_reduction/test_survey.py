@@ -156,3 +156,23 @@ def test_means_under_corrected_weights_scatter_as_claimed() -> None:
         noise = measure_noise(sums, response, inflation=verdict.inflation)
         ratios.append(np.mean(np.abs(sums.mean) ** 2 / noise.standard_error**2) / 2.0)
     assert np.mean(ratios) == pytest.approx(1.0, abs=0.04)
+
+
+def test_weights_wrong_in_time_alone_are_worth_correcting() -> None:
+    time = np.array([1.0, 3.0, 0.5, 2.0, 1.0, 0.4])
+    verdict, _ = _survey(_chunks(np.random.default_rng(8), 2, np.ones(ANTENNAS), time))
+    assert verdict.spreads[0] is not None and verdict.spreads[0] < 0.03 < 0.2 < (verdict.spreads[1] or 0.0) and verdict.worth_correcting
+    assert np.average(verdict.by_time) == pytest.approx(1.0, abs=0.02) and np.average(verdict.by_baseline) == pytest.approx(1.0, abs=0.02)
+    assert len(verdict.times) == 6 and np.allclose(np.diff(verdict.times), STRETCH)
+
+
+@pytest.mark.parametrize(("minutes", "stretch"), [(5.0, 30.0), (60.0, 300.0), (600.0, 600.0)])
+def test_stretches_are_a_twelfth_of_the_block(minutes: float, stretch: float) -> None:
+    rng = np.random.default_rng(9)
+    survey, gridder = NoiseSurvey(HANNING, CHANNELS, 1e9, 1e9 + 60.0 * minutes), BlockGridder(GRID, CHANNELS, HANNING.lags)
+    for chunk in _chunks(rng, 2, np.ones(ANTENNAS), np.ones(1)):
+        when = 1e9 + np.linspace(0.0, 60.0 * minutes * 0.999, chunk.time.size)
+        one = dataclasses.replace(chunk, time=when)
+        survey.add(one, gridder.add(one))
+    verdict = survey.finish()
+    assert verdict is not None and np.allclose(np.diff(verdict.times), stretch) and verdict.times[0] == 1e9

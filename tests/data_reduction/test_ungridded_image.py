@@ -14,9 +14,11 @@ from supermage.data_reduction.casa import import_casatools
 from supermage.data_reduction.grid import UVGrid
 from supermage.data_reduction.reduce import reduce
 from supermage.data_reduction.simulate import simulate
-from supermage.data_reduction.ungridded_image import DirtyImager
+from supermage.data_reduction.ungridded_image import BlockImage, DirtyImager, combine_blocks
+from supermage.errors import DataError
 from supermage.recipe import Recipe
 from tests.data_reduction import test_simulate
+from tests.data_reduction.factories import make_gridded
 from tests.data_reduction.test_gridding import make_chunk
 
 PIXELS, SCALE = 64, 0.12
@@ -95,3 +97,29 @@ def test_noise_is_that_of_the_image() -> None:
         one = imager.finish()
         values.append(one.image[0] / np.sqrt(one.variance[0]))
     assert np.std(values) == pytest.approx(1.0, abs=0.1)
+
+
+def test_blocks_are_weighed_by_their_noise_and_placed_by_frequency() -> None:
+    """Two blocks, the second shifted by a channel and with four times the variance: sums by hand."""
+    n, channels = 8, 4
+    rng = np.random.default_rng(3)
+    gridded = make_gridded(n_channel=channels, n_cell=30)
+    frequency = gridded.frequency.copy()
+    frequency[1] = frequency[0] * gridded.topo_to_frame[0] / gridded.topo_to_frame[1] + gridded.channel_width[0]
+    gridded = gridded.replace(frequency=frequency, provenance={"blocks": [{"noise_scale": 1.0}, {"noise_scale": 4.0}]})
+    blocks = [BlockImage(rng.normal(size=(channels, n, n)), np.eye(n) * 3.0 + 1.0, np.full(channels, 2.0 + k), np.full(channels, 0.5))
+              for k in range(2)]  # fmt: skip
+    found = combine_blocks(blocks, gridded)
+    first, second = (block.image for block in blocks)
+    np.testing.assert_allclose(found.data[0], first[0] / 2.0)
+    np.testing.assert_allclose(found.data[1], (first[1] + second[0] / 4.0) / (2.0 + 0.75))
+    # the second block's last channel lies beyond the first's band and is nearest to its last
+    np.testing.assert_allclose(found.data[3], (first[3] + (second[2] + second[3]) / 4.0) / (2.0 + 1.5))
+    assert found.noise[1] == pytest.approx(np.sqrt(0.5 + 0.125) / 2.75)
+
+
+def test_no_visibility_with_both_hands_is_one_line() -> None:
+    gridded = make_gridded(n_channel=2, n_cell=30, n_block=1).replace(provenance={"blocks": [{"noise_scale": 1.0}]})
+    empty = BlockImage(np.zeros((2, 8, 8)), np.zeros((8, 8)), np.zeros(2), np.zeros(2))
+    with pytest.raises(DataError, match="both hands unflagged, got none"):
+        combine_blocks([empty], gridded)
