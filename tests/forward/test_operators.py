@@ -108,3 +108,26 @@ def test_gather_and_table_pass_gradcheck_both_ways() -> None:
     assert torch.autograd.gradcheck(
         lambda item: DiscTable.apply(item, across, cosine, sine), (line.requires_grad_(),), check_forward_ad=True
     )
+
+
+def test_edges_that_no_line_reaches_are_left_out_and_nothing_changes() -> None:
+    """Narrow lines, ordered: most edges lie beyond all lines of a tile, on either side. What is not finite is never left out."""
+    node, constants, matrix = lines(3)
+    node = [torch.sort(node[0]).values, node[1] * 20.0, node[2]]
+    sides = [float(compiled._side(np.float32(edge), *compiled._reach(node[0].numpy()[:128], node[1].numpy()[:128], 128)))
+             for edge in constants[0].flatten().tolist()]  # fmt: skip
+    assert sides.count(1.0) > 3 and 0.0 in sides
+    expected = reference(node, constants[0], matrix)
+    assert LineFlux.apply(*node, *constants).numpy() == pytest.approx(expected.numpy(), abs=5e-6)
+    leaves, doubles = [item.clone().requires_grad_() for item in node], [item.double().requires_grad_() for item in node]
+    weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(4))
+    (LineFlux.apply(*leaves, *constants) * weight).sum().backward()
+    (reference(doubles, constants[0], matrix) * weight).sum().backward()
+    for got, want in zip(leaves, doubles):
+        assert got.grad.numpy() == pytest.approx(want.grad.numpy(), abs=2e-5 * float(want.grad.abs().max()))
+    tangents = tuple(torch.randn(NODES, generator=torch.Generator().manual_seed(n)) for n in range(3))
+    moved = torch.func.jvp(lambda *items: LineFlux.apply(*items, *constants), tuple(node), tangents)[1]
+    wanted = torch.func.jvp(lambda *items: reference(list(items), constants[0], matrix), tuple(node), tangents)[1]
+    assert moved.numpy() == pytest.approx(wanted.numpy(), abs=2e-5 * float(wanted.abs().max()))
+    broken = np.where(np.arange(128) == 5, np.nan, 1e6).astype(np.float32)
+    assert compiled._side(np.float32(0.0), *compiled._reach(broken, np.ones(128, dtype=np.float32), 128)) == 0.0
