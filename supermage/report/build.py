@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -82,7 +83,12 @@ def redraw(case: Case, name: str, folder: Path) -> Path:
 
 def build(case: Case, folder: Path, *, progress: Progress | None = None) -> Path:
     """Build the whole report in a temporary folder beside ``folder``, then put it in its place."""
-    progress = progress or SilentProgress()
+    told = progress or SilentProgress()
+    return build_in_place(folder, lambda work: _write(case, work, told))
+
+
+def build_in_place(folder: Path, write: Callable[[Path], None]) -> Path:
+    """Have a page written in a temporary folder beside ``folder``, then put it in its place; returns ``index.html``."""
     if not replaceable(folder):
         raise DataError(f"a report must go to a new folder, an empty one or an earlier report, got {folder}")
     try:
@@ -92,7 +98,7 @@ def build(case: Case, folder: Path, *, progress: Progress | None = None) -> Path
         raise unwritable(folder, error) from None
     try:
         work.chmod(0o755)
-        _write(case, work, progress)
+        write(work)
         put_in_place(work, folder)
     except OSError as error:
         raise unwritable(folder, error) from None

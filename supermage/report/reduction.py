@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shlex
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from supermage.data_reduction.set_notes import EFFICIENCY
 from supermage.errors import DataError, DomainError, nearest_name
 from supermage.progress import Progress, SilentProgress
 from supermage.report import html
-from supermage.report.build import MARKER, put_in_place, replaceable, unwritable
+from supermage.report.build import MARKER, build_in_place, unwritable
 from supermage.report.reduction_figures import COVERAGE, FIGURES, NOISE, SIGNAL, Reduction, ReductionFigure
 
 RIGHT_WEIGHTS = 0.1
@@ -65,22 +63,7 @@ def reduction_report(
     folder = path.with_name(f"{path.stem}-report") if output is None else Path(output)
     if figure is not None:
         return _redraw(reduction, figure, folder)
-    if not replaceable(folder):
-        raise DataError(f"a report must go to a new folder, an empty one or an earlier report, got {folder}")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    except OSError as error:
-        raise unwritable(folder, error) from None
-    try:
-        work.chmod(0o755)
-        _write(reduction, work, progress)
-        put_in_place(work, folder)
-    except OSError as error:
-        raise unwritable(folder, error) from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return folder / "index.html"
+    return build_in_place(folder, lambda work: _write(reduction, work, progress))
 
 
 def _redraw(reduction: Reduction, name: str, folder: Path) -> Path:
