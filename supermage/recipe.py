@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from supermage.errors import RecipeError, nearest_name
+from supermage.recipe_sections import BLOCK_PARAMETER as BLOCK_PARAMETER
 from supermage.recipe_sections import OPTIONAL_NAMES as OPTIONAL_NAMES
 from supermage.recipe_sections import PARAMETER_NAMES as PARAMETER_NAMES
 from supermage.recipe_sections import Antennas as Antennas

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -230,6 +231,13 @@ class Prior(Section):
         return self
 
 
+BLOCK_KEYS = {"flux_scale": "block_flux", "offset_x": "block_position", "offset_y": "block_position"}
+"""Key of ``[fit.model]`` that frees each parameter of an execution block."""
+
+BLOCK_PARAMETER = re.compile(rf"({'|'.join(BLOCK_KEYS)})_[1-9][0-9]*")
+"""Names of the parameters of execution blocks, counted from 1."""
+
+
 class ModelSection(Section):
     """What is fitted: mass model, gas profile, likelihood, and the precision of the forward model."""
 
@@ -319,6 +327,10 @@ class FitSection(Section):
         known = (*PARAMETER_NAMES, *(name for name, (key, choice) in OPTIONAL_NAMES.items() if getattr(self.model, key) == choice))
         for table, names in (("priors", self.priors), ("sampler.start", self.sampler.start or {})):
             for name in names:
+                of_block = BLOCK_PARAMETER.fullmatch(name)
+                if of_block is not None:
+                    self._check_block_parameter(table, name, BLOCK_KEYS[of_block[1]])
+                    continue
                 if name in OPTIONAL_NAMES and name not in known:
                     key, choice = OPTIONAL_NAMES[name]
                     raise ValueError(f"{table} may name parameters of model.{key} = '{choice}' only with it, got '{name}'")
@@ -329,6 +341,12 @@ class FitSection(Section):
             if prior is not None and prior.lower is not None and prior.upper is not None and not prior.lower <= value <= prior.upper:
                 raise ValueError(f"a start must lie inside the priors, {name} in [{prior.lower}, {prior.upper}], got {value}")
         return self
+
+    def _check_block_parameter(self, table: str, name: str, key: str) -> None:
+        if not getattr(self.model, key) > 0:
+            raise ValueError(f"{table} may name '{name}' only with model.{key} above 0, got {key} = {getattr(self.model, key):g}")
+        if table == "priors" and self.priors[name].fixed is None:
+            raise ValueError(f"the prior of '{name}' is normal with model.{key} as its deviation: it can only be fixed, got bounds")
 
 
 class TrainSection(Section):

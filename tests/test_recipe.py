@@ -120,6 +120,8 @@ WRONG = [
     ("fit", "priors", "{alpha = {lower = nan, upper = 4}}", "fit.priors.alpha.lower: input should be a finite number, got nan"),
     ("fit", "priors", "{alfa = {lower = 3, upper = 4}}",
      "fit: priors must name parameters of the model, got 'alfa'; did you mean 'alpha'?"),
+    ("fit", "priors", "{flux_scale_1 = {fixed = 1}}",
+     "fit: priors may name 'flux_scale_1' only with model.block_flux above 0, got block_flux = 0"),
     ("fit", "priors", "{halo_log10_c = {lower = 0, upper = 2}}",
      "fit: priors may name parameters of model.halo = 'nfw' only with it, got 'halo_log10_c'"),
     ("fit", "priors", "{ml_gradient = {lower = 0, upper = 0.3}}",

@@ -42,7 +42,7 @@ from supermage.inference.start import (
 )
 from supermage.models.registry import describe
 from supermage.progress import Progress, SilentProgress
-from supermage.recipe import FitSection, Recipe
+from supermage.recipe import BLOCK_PARAMETER, FitSection, Recipe
 
 FloatArray = NDArray[np.float64]
 
@@ -151,7 +151,7 @@ def _checked_priors(section: FitSection) -> Priors:
         raise RecipeError(f"fit.sampler.kernel must be one of {', '.join(KERNELS)}, got '{sampler.kernel}'{near}")
     priors = build_priors(section)
     if sampler.start is not None:
-        priors.check_inside(sampler.start)
+        priors.check_inside({name: value for name, value in sampler.start.items() if not BLOCK_PARAMETER.fullmatch(name)})
     return priors
 
 

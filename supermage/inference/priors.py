@@ -15,7 +15,7 @@ from supermage.forward.deprojection import NukerDeprojection
 from supermage.inference.parameters import OPTIONAL, TABLE_1, Parameter, block_parameters
 from supermage.models.nuker_mge import BOX, EDGE_TOLERANCE
 from supermage.physical import broken_rule
-from supermage.recipe import OPTIONAL_NAMES, FitSection, Prior
+from supermage.recipe import BLOCK_PARAMETER, OPTIONAL_NAMES, FitSection, Prior
 
 CUSP, INNERMOST, CUSP_SHARE = 0.01, 2.0, 0.2
 """Radii (pc) whose masses are compared, and the share from which on a cusp counts as a black hole's double."""
@@ -126,13 +126,13 @@ def build_priors(fit: FitSection, blocks: int = 0) -> Priors:
     fit
         The recipe's section.
     blocks
-        Execution blocks of the data, for what may differ between them.
+        Execution blocks of the data, for what may differ between them; 0 where they are not known yet.
 
     Raises
     ------
     RecipeError
-        If the recipe fixes everything, or allows what is no disc or lies outside `supermage.physical.PHYSICAL`. (Names and order of
-        bounds are checked when a recipe is read.)
+        If the recipe fixes everything, names a block that the data lack, or allows what is no disc or lies outside
+        `supermage.physical.PHYSICAL`. (Names and order of bounds are checked when a recipe is read.)
     """
     asked = {name for name, (key, value) in OPTIONAL_NAMES.items() if getattr(fit.model, key) == value}
     known = (*TABLE_1, *(parameter for parameter in OPTIONAL if parameter.name in asked))
@@ -148,5 +148,14 @@ def build_priors(fit: FitSection, blocks: int = 0) -> Priors:
             free.append(parameter)
     if not free:
         raise RecipeError("a fit needs at least one free parameter, got every one fixed")
-    free.extend(block_parameters(blocks, flux=fit.model.block_flux, position=fit.model.block_position))
+    of_blocks = block_parameters(blocks, flux=fit.model.block_flux, position=fit.model.block_position)
+    beyond = [name for name in fit.priors if BLOCK_PARAMETER.fullmatch(name) and name not in {parameter.name for parameter in of_blocks}]
+    if blocks and beyond:
+        raise RecipeError(f"fit.priors may name blocks 1 to {blocks} of the data, got '{beyond[0]}'")
+    for parameter in of_blocks:
+        prior = fit.priors.get(parameter.name)
+        if prior is not None and prior.fixed is not None:
+            fixed[parameter.name] = prior.fixed
+        else:
+            free.append(parameter)
     return Priors(tuple(free), fixed)

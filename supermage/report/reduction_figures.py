@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -141,8 +142,15 @@ def draw_scales(reduction: Reduction) -> Figure:
     expected = np.mean([2.0 * x * nu * stats.chi2.pdf(nu * x**2, nu) for x, nu in ((grid, nu) for nu in _typical(degrees))], axis=0)
     axes.plot(grid, expected, color=MUTED, linewidth=0.8, label="if all were one")
     axes.set(xlabel=r"$\sigma$ of a cell over that of the block", ylabel="density")
-    axes.legend(loc="upper right")
+    _legend_above(axes)
     return figure
+
+
+def _legend_above(axes: Axes, lines: int = 3) -> None:
+    """A legend in room made for it above the data."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + (0.04 + 0.09 * lines) * (high - low))
+    axes.legend(loc="upper right")
 
 
 def _typical(degrees: FloatArray) -> FloatArray:
@@ -178,7 +186,9 @@ def draw_time(reduction: Reduction) -> Figure:
         time, sigma = np.array(block["noise_in_time"]).T
         minutes = (time - block["start_mjd"]) * 1440.0
         colour = CHAINS[number % len(CHAINS)]
-        axes.plot(minutes, sigma, marker="o", markersize=2.5, linewidth=0.6, color=colour, label=f"block {number + 1}")
+        pauses = np.flatnonzero(np.diff(minutes) > 1.5 * np.diff(minutes).min(initial=np.inf)) + 1
+        for part, (when, what) in enumerate(zip(np.split(minutes, pauses), np.split(sigma, pauses))):
+            axes.plot(when, what, marker="o", markersize=2.5, linewidth=0.6, color=colour, label=None if part else f"block {number + 1}")
     axes.axhline(1.0, color=MUTED, linewidth=0.6)
     low, high = axes.get_ylim()
     axes.set(xlabel="minutes since the block's start", ylabel=r"$\sigma$ against the weights", ylim=(min(low, 0.9), max(high, 1.1)))
@@ -254,7 +264,7 @@ def draw_images(reduction: Reduction) -> Figure:
     right.fill_between(reduction.velocity, -2e3 * noise, 2e3 * noise, color="0.88", linewidth=0, step="mid", label=r"$\pm 2\sigma$")
     right.step(reduction.velocity, 1e3 * cube.data[:, y, x], where="mid", color=CHAINS[0], linewidth=0.8)
     right.set(xlabel=_velocity_label(reduction), ylabel="mJy/beam", title=f"at {axis[x]:+.2f}, {axis[y]:+.2f} arcsec")
-    right.legend(loc="upper right")
+    _legend_above(right, lines=1)
     return figure
 
 

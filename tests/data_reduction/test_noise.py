@@ -12,7 +12,14 @@ from scipy import stats
 
 from supermage.data_reduction.grid import UVGrid
 from supermage.data_reduction.gridding import BlockGridder, BlockSums
-from supermage.data_reduction.noise import channel_pooling, measure_noise, satterthwaite_degrees, unbiased_scale, variance_of_mean
+from supermage.data_reduction.noise import (
+    _channel_factor,
+    channel_pooling,
+    measure_noise,
+    satterthwaite_degrees,
+    unbiased_scale,
+    variance_of_mean,
+)
 from supermage.data_reduction.spectral import SpectralResponse
 from supermage.data_reduction.visibilities import VisibilityChunk
 from supermage.errors import DataError
@@ -248,3 +255,28 @@ def test_the_first_estimator_that_a_quarter_of_the_visibilities_enter(share: flo
     sums = _noisy_sums(rng, rows=3000, n_channel=4, response=SpectralResponse(hanning=False))
     fewer = dataclasses.replace(sums, difference_count=(sums.count * share / 2.0).round().astype(np.int32))
     assert measure_noise(fewer, SpectralResponse(hanning=False)).estimator == estimator
+
+
+def test_a_channel_is_held_against_the_cells_that_it_fills() -> None:
+    """Half of the band is flagged in the quiet cells, the other half in cells of four times their variance: no channel is at fault."""
+    of_cell = np.repeat([1.0, 4.0], 50)
+    degrees = np.full((16, 100), 40.0)
+    degrees[:8, :30], degrees[8:, 60:] = 0.0, 0.0
+    assert _channel_factor(degrees * of_cell, degrees) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_degrees_of_freedom_are_those_of_the_channels_that_are_there() -> None:
+    """Half the band flagged: degrees of freedom by the matrices of the other half's correlation."""
+    rng = np.random.default_rng(19)
+    response = SpectralResponse(hanning=True)
+    chunk = make_chunk(rng, rows=2000, n_channel=24, extent=0.45 * GRID.n_pixel * GRID.cell_size)
+    colour = np.linalg.cholesky(response.correlation(24, floor=1e-9))
+    noise = np.einsum("cd,rdh->rch", colour, rng.standard_normal((2000, 24, 2, 2)) @ np.array([1.0, 1.0j]))
+    kept = np.broadcast_to((np.arange(24) < 12)[None, :, None], noise.shape)
+    gridder = BlockGridder(GRID, 24, response.lags)
+    gridder.add(dataclasses.replace(chunk, data=np.where(kept, noise, 0.0).astype(np.complex64), weight=kept.astype(np.float32)))
+    sums = gridder.finish()
+    matrix = response.correlation(12, floor=0.0)
+    centred = matrix - matrix.mean(axis=0)
+    expected = 2.0 * sums.difference_count[0] * np.trace(centred) ** 2 / np.trace(centred @ centred)
+    np.testing.assert_allclose(measure_noise(sums, response).cell_degrees, expected, rtol=1e-6)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from scipy import stats
 
+from supermage.errors import RecipeError
 from supermage.inference.coordinates import Coordinates
 from supermage.inference.model import PosteriorTarget, build_model
 from supermage.inference.nuisances import BlockNuisances
 from supermage.inference.parameters import block_parameters
-from supermage.inference.priors import Priors
+from supermage.inference.priors import Priors, build_priors
 from tests.data_reduction.factories import make_gridded, point_source
 from tests.inference.test_model import recipe
 
@@ -42,6 +43,26 @@ def test_names_and_priors() -> None:
     assert [p.name for p in found] == ["flux_scale_1", "offset_x_1", "offset_y_1", "flux_scale_2", "offset_x_2", "offset_y_2"]
     assert found[0].normal == (1.0, 0.05) and found[4].normal == (0.0, 0.01)
     assert block_parameters(3, flux=0.0, position=0.0) == ()
+
+
+def test_a_block_can_be_trusted_and_only_blocks_of_the_data_named() -> None:
+    trusted = recipe(model=BOTH, priors={"flux_scale_1": {"fixed": 1.0}}).fit
+    assert trusted is not None
+    priors = build_priors(trusted, 2)
+    assert priors.fixed == {"flux_scale_1": 1.0} and {"flux_scale_2", "offset_x_1", "offset_y_2"} < set(priors.names)
+    beyond = recipe(model=BOTH, priors={"offset_x_3": {"fixed": 0.0}}).fit
+    assert beyond is not None and "offset_x_3" not in build_priors(beyond).names
+    with pytest.raises(RecipeError, match=r"fit.priors may name blocks 1 to 2 of the data, got 'offset_x_3'"):
+        build_priors(beyond, 2)
+    gridded = make_gridded(n_channel=16, n_cell=100, n_pixel=64)
+    free, fixed = (build_model(recipe(model=BOTH, priors=table), gridded) for table in ({}, {"flux_scale_1": {"fixed": 0.9}}))
+    theta, _ = Coordinates(free.priors).to_theta(0.3 * torch.ones(len(free.names), dtype=torch.float64))
+    dimmed = {**theta, "flux_scale_1": torch.tensor(0.9, dtype=torch.float64)}
+    assert "flux_scale_1" not in fixed.names
+    of_free, of_fixed = (PosteriorTarget(fit, Coordinates(fit.priors)) for fit in (free, fixed))
+    at_free, at_fixed = (of.coordinates.from_theta({name: dimmed[name] for name in of.fit.names}) for of in (of_free, of_fixed))
+    prior = stats.norm.logpdf((0.9 - 1.0) / 0.07)
+    assert float(of_fixed.log_density(at_fixed)) == pytest.approx(float(of_free.log_density(at_free)) - prior, abs=1e-6)
 
 
 def test_normal_prior_in_the_chart() -> None:
