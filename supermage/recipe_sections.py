@@ -296,6 +296,10 @@ class SamplerSection(Section):
     """Ridge of the metric as a share of its diagonal's median (Yantovski-Barth et al., Appendix C.1)."""
     ridge_min: Annotated[float, Field(ge=0)] = 1e-10
     """Least ridge."""
+    burn_in: str = "barker"
+    """Name of the kernel of the first warm-up stage, which brings the chains from far starts."""
+    step_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.2)
+    """Step sizes that ``mala-paper`` tries in the last warm-up stage (ours: the paper gives no numbers)."""
     target_acceptance: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Acceptance that the step size is tuned to; where not given the kernel's own: 0.574 (mala), 0.8 (hmc), 0.9 (persistent-mala)."""
     overdispersion: Positive = 3.0
@@ -304,6 +308,12 @@ class SamplerSection(Section):
     """Seed of everything random."""
     start: dict[str, float] | None = None
     """A start of the user's own, inside the priors."""
+
+    @model_validator(mode="after")
+    def _every_step_size_is_tried(self) -> SamplerSection:
+        if self.kernel == "mala-paper" and self.warmup[-1] < len(self.step_sizes):
+            raise ValueError(f"the last warm-up stage needs a step for each of {len(self.step_sizes)} step sizes, got {self.warmup[-1]}")
+        return self
 
 
 class FitSection(Section):

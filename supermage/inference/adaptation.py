@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
+from scipy import special
 from torch import Tensor
 
 PerChain = Float[Tensor, "chain"]
@@ -45,6 +46,16 @@ def update_dual_average(state: DualAverage, acceptance: PerChain, target: float)
 def final_step(state: DualAverage) -> PerChain:
     """The step to freeze, one a chain."""
     return torch.exp(state.log_average)
+
+
+def correct_step(step: float, measured: float, target: float, order: float) -> float:
+    """The step at which acceptance is ``target`` where ``step`` was measured to give ``measured``, by ``2 Phi(-c eps^order)``.
+
+    Dual averaging ends on a mean of log steps whose acceptance is not the mean acceptance: a trial with the step frozen puts it right.
+    At most by a factor of two.
+    """
+    wanted, found = (-special.ndtri(0.5 * min(max(a, 0.02), 0.98)) for a in (target, measured))
+    return step * float(min(max((wanted / found) ** (1.0 / order), 0.5), 2.0))
 
 
 def pool_steps(steps: PerChain) -> float:

@@ -56,7 +56,8 @@ class Chain:
 class Segment:
     """Work for one chain: so many steps of a kernel with a metric factor.
 
-    ``adapting`` tunes the step size on the way, to ``target_acceptance`` or the kernel's own.
+    ``adapting`` tunes the step size on the way, to ``target_acceptance`` or the kernel's own; ``length`` is the posterior's widest
+    direction in units of the metric.
     """
 
     chain: Chain
@@ -65,6 +66,7 @@ class Segment:
     n_steps: int
     adapting: bool
     target_acceptance: float | None = None
+    length: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def run_segment(target: Target, segment: Segment) -> Drawn:
     gradients = 0
     for k in range(n):
         step_size = torch.exp(dual.log_step) if segment.adapting else final_step(dual)
-        state, info = kernel.step(target, state, segment.factor, step_size, draw_numbers([generator], dimension))
+        state, info = kernel.step(target, state, segment.factor, step_size, draw_numbers([generator], dimension), segment.length)
         if segment.adapting:
             dual = update_dual_average(dual, info.acceptance, aim)
         gradients += info.gradients
@@ -254,9 +256,9 @@ def approach_in_chart(problem: Problem, chart: Chart, segment: Segment) -> Drawn
     return run_segment(target, segment)
 
 
-def fisher_in_chart(problem: Problem, chart: Chart, z: Tensor) -> Tensor:
+def fisher_in_chart(problem: Problem, chart: Chart, z: Tensor, with_prior: bool = True) -> Tensor:
     """The Fisher matrix at z in a chart's coordinates; for `Workers.map`."""
-    return problem.target(chart).fisher(z)
+    return problem.target(chart).fisher(z, with_prior=with_prior)
 
 
 def place_in_chart(problem: Problem, chart: Chart, chain: Chain, position: Tensor) -> Chain:

@@ -21,7 +21,7 @@ from supermage.errors import DataError, RecipeError, SupermageError, nearest_nam
 from supermage.inference.chains import Workers, chain_in_chart
 from supermage.inference.checkpoint import CheckpointStore, fingerprint
 from supermage.inference.coordinates import Stretch
-from supermage.inference.langevin import KERNELS
+from supermage.inference.langevin import KERNELS, PAPER
 from supermage.inference.metric import add_ridge, factor_of_precision
 from supermage.inference.model import Chart, GalaxyFit, build_model
 from supermage.inference.parameters import PARAMETERS
@@ -146,9 +146,9 @@ def fit(
 def _checked_priors(section: FitSection) -> Priors:
     """The priors, once kernel and start are known to be ones that a fit can use."""
     sampler = section.sampler
-    if sampler.kernel not in KERNELS:
-        near = nearest_name(sampler.kernel, KERNELS)
-        raise RecipeError(f"fit.sampler.kernel must be one of {', '.join(KERNELS)}, got '{sampler.kernel}'{near}")
+    for key, name in (("kernel", sampler.kernel), ("burn_in", sampler.burn_in)):
+        if name not in KERNELS:
+            raise RecipeError(f"fit.sampler.{key} must be one of {', '.join(KERNELS)}, got '{name}'{nearest_name(name, KERNELS)}")
     priors = build_priors(section)
     if sampler.start is not None:
         priors.check_inside({name: value for name, value in sampler.start.items() if not BLOCK_PARAMETER.fullmatch(name)})
@@ -192,7 +192,7 @@ def begin(workers: Workers, priors: Priors, section: FitSection, gridded: Gridde
     progress.done(f"log posterior {', '.join(f'{value:.1f}' for _, value in climbed)}")
     _tell_discretisation(fit_here, climbed[0][0], progress)
     chart = choose_chart(climbed[0][0], priors)
-    chart = stretch_mass(workers, chart, climbed[0][0], priors)
+    chart = Chart(chart.cut) if sampler.kernel == PAPER else stretch_mass(workers, chart, climbed[0][0], priors)
     optima = merge(workers.map(optimum_in_chart, [(chart, theta, 15) for theta, value in climbed if value > climbed[0][1] - 40.0]))
     return _set_out(workers, chart, optima, sampler, rng)
 

@@ -57,6 +57,7 @@ class MALA(MCMCKernel):
         self._best: tuple[float, Tensor] | None = None
         self._accepted = 0.0
         self._drawn = 0
+        self._length = 1.0
 
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
         """Trace the model, find an initial point and the first metric."""
@@ -97,9 +98,12 @@ class MALA(MCMCKernel):
         adapting = self._step < self._warmup
         step_size = torch.exp(self._dual.log_step) if adapting else final_step(self._dual)
         numbers = Draw(
-            torch.randn(position.shape, dtype=torch.float64), torch.rand(1, dtype=torch.float64), torch.rand(1, dtype=torch.float64)
+            torch.randn(position.shape, dtype=torch.float64),
+            torch.rand(1, dtype=torch.float64),
+            torch.rand(1, dtype=torch.float64),
+            torch.rand(position.shape, dtype=torch.float64),
         )
-        self._state, info = self._kernel.step(self._target, self._state, self._factor, step_size, numbers)
+        self._state, info = self._kernel.step(self._target, self._state, self._factor, step_size, numbers, self._length)
         self._step += 1
         if adapting:
             self._dual = update_dual_average(self._dual, info.acceptance, self._kernel.target_acceptance)

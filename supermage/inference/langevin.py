@@ -37,11 +37,12 @@ class Info(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """The random numbers of one step: normals (chain, param), and uniforms in (0, 1) for acceptance and for jitter (chain,)."""
+    """The random numbers of one step: normals (chain, param), uniforms in (0, 1) for acceptance and for jitter (chain,), and for signs."""
 
     normal: Chains
     uniform: PerChain
     jitter: PerChain
+    signs: Chains
 
 
 def init(target: Target, position: Chains) -> State:
@@ -129,11 +130,12 @@ def persistent(
     step_size: PerChain,
     draw: Draw,
     *,
-    persistence: float,
+    persistence: PerChain,
     n_steps: int = 1,
 ) -> tuple[State, Info]:
     """Langevin step that keeps ``persistence`` of its momentum and reverses it on rejection (Horowitz 1991)."""
-    refreshed = persistence * state.momentum + (1.0 - persistence**2) ** 0.5 * draw.normal
+    kept = persistence[:, None]
+    refreshed = kept * state.momentum + torch.sqrt(1.0 - kept**2) * draw.normal
     start = state._replace(momentum=refreshed)
     end = leapfrog(target, start, factor, step_size, n_steps)
     acceptance = _probability(_log_hamiltonian(end) - _log_hamiltonian(start))
@@ -141,54 +143,102 @@ def persistent(
     return select(accepted, end, start._replace(momentum=-refreshed)), Info(acceptance, accepted, n_steps)
 
 
-class Kernel(NamedTuple):
-    """A step ``(target, state, factor, step_size, draw) -> (state, info)`` and the acceptance that its step size is tuned to."""
+def barker(target: Target, state: State, factor: Float[Tensor, "param param"], step_size: PerChain, draw: Draw) -> tuple[State, Info]:
+    """Barker step (Livingstone & Zanella 2022): a whitened jump of given size whose signs are drawn towards the gradient.
 
-    step: Callable[[Target, State, Tensor, Tensor, Draw], tuple[State, Info]]
-    target_acceptance: float
+    Its proposal never runs longer than its noise, however steep the density: for the way in from far starts.
+    """
+    jump = step_size[:, None] * draw.normal.abs()
+    drift = state.gradient @ factor
+    jump = torch.where(draw.signs < torch.sigmoid(jump * drift), jump, -jump)
+    position = state.position + jump @ factor.mT
+    log_density, gradient = target(position)
+    log_sigmoid = torch.nn.functional.logsigmoid
+    back, forth = log_sigmoid(-jump * (gradient @ factor)).sum(-1), log_sigmoid(jump * drift).sum(-1)
+    acceptance = _probability(log_density - state.log_density + back - forth)
+    accepted = draw.uniform < acceptance
+    return select(accepted, State(position, log_density, gradient, state.momentum), state), Info(acceptance, accepted, 1)
 
 
 STEP_JITTER = 0.2
 """Every step size is multiplied by a uniform number in 1 -+ this: no resonance, and a way out of stiff corners."""
 
 TRAJECTORY = 3.0
-"""Longest Hamiltonian trajectory in units of the metric's widths; lengths are uniform below it (mean close to pi / 2)."""
+"""Longest Hamiltonian trajectory in units of the posterior's widest direction; lengths are uniform below it (mean close to pi / 2)."""
 
 MAX_LEAPFROG = 48
 """Most leapfrog steps of one trajectory."""
 
-PERSISTENCE = 0.9
-"""Share of the momentum that the persistent kernel keeps in a step."""
+FRICTION = 1.0
+"""Rate at which the persistent kernel forgets its momentum, in units of one over the posterior's widest direction."""
 
 
 def _jittered(step_size: Tensor, draw: Draw) -> Tensor:
     return step_size * (1.0 + STEP_JITTER * (2.0 * draw.jitter - 1.0))
 
 
-def _mala_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw) -> tuple[State, Info]:
+def _mala_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw, length: float) -> tuple[State, Info]:
     return mala(target, state, factor, _jittered(step_size, draw), draw)
 
 
-def _hmc_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw) -> tuple[State, Info]:
+def _paper_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw, length: float) -> tuple[State, Info]:
+    return mala(target, state, factor, step_size, draw)
+
+
+def _hmc_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw, length: float) -> tuple[State, Info]:
     # one length for all chains of a batch, so that they stay together
-    n_steps = int(min(max(1.0, torch.ceil(TRAJECTORY * draw.jitter[0] / step_size.mean()).item()), MAX_LEAPFROG))
+    wanted = torch.ceil(TRAJECTORY * length * draw.jitter[0] / step_size.mean())
+    n_steps = int(min(max(1.0, wanted.item()), MAX_LEAPFROG))
     return hmc(target, state, factor, step_size, draw, n_steps=n_steps)
 
 
-def _persistent_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw) -> tuple[State, Info]:
-    return persistent(target, state, factor, step_size, draw, persistence=PERSISTENCE)
+def _persistent_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw, length: float) -> tuple[State, Info]:
+    persistence = torch.exp(-FRICTION / length * step_size)
+    return persistent(target, state, factor, _jittered(step_size, draw), draw, persistence=persistence)
 
+
+def _barker_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw, length: float) -> tuple[State, Info]:
+    return barker(target, state, factor, _jittered(step_size, draw), draw)
+
+
+Step = Callable[[Target, State, Tensor, Tensor, Draw, float], tuple[State, Info]]
+"""``(target, state, factor, step_size, draw, length) -> (state, info)``; length: the posterior's widest direction in the metric's units."""
+
+
+class Kernel(NamedTuple):
+    """A step, the acceptance that its step size is tuned to, and how fast acceptance falls with the step.
+
+    Attributes
+    ----------
+    step
+        See `Step`.
+    target_acceptance
+        Mean acceptance aimed at.
+    order
+        Power p of the law ``acceptance = 2 Phi(-c eps^p)`` of Gaussians in many dimensions: 3 for one step, 2 for a trajectory.
+    """
+
+    step: Step
+    target_acceptance: float
+    order: float = 3.0
+
+
+PAPER = "mala-paper"
+"""The published procedure: metric at the best point, a step size chosen from a list, no jitter."""
 
 KERNELS: dict[str, Kernel] = {
     "mala": Kernel(_mala_kernel, 0.574),
-    "hmc": Kernel(_hmc_kernel, 0.8),
+    "hmc": Kernel(_hmc_kernel, 0.8, 2.0),
     "persistent-mala": Kernel(_persistent_kernel, 0.9),
+    "barker": Kernel(_barker_kernel, 0.4),
+    PAPER: Kernel(_paper_kernel, 0.574),
 }
-"""Kernels by the name that a recipe gives. MALA's 0.574 is optimal (Roberts & Rosenthal 1998)."""
+"""Kernels by the name that a recipe gives. Best acceptances: 0.574 for MALA (Roberts & Rosenthal 1998), 0.4 for Barker (Vogrinc+ 2023)."""
 
 
 def draw_numbers(generators: list[torch.Generator], dimension: int) -> Draw:
     """The random numbers of one step, each chain's from its own generator, so that chains do not depend on how they are batched."""
     normal = torch.stack([torch.randn(dimension, dtype=torch.float64, generator=g) for g in generators])
     uniform = torch.stack([torch.rand(2, dtype=torch.float64, generator=g) for g in generators])
-    return Draw(normal, uniform[:, 0], uniform[:, 1])
+    signs = torch.stack([torch.rand(dimension, dtype=torch.float64, generator=g) for g in generators])
+    return Draw(normal, uniform[:, 0], uniform[:, 1], signs)

@@ -76,6 +76,30 @@ def shrink(covariance: Matrix, toward: Matrix, *, effective: float, prior: float
     return (effective * covariance + weight * toward) / (effective + weight)
 
 
+def agree(covariance: Matrix, other: Matrix, *, effective: float, slack: float = 1.3) -> bool:
+    """Whether a covariance of ``effective`` draws scatters about another as chance alone would let it (Marchenko & Pastur's edges)."""
+    edge = (len(covariance) / max(effective, 1.0)) ** 0.5
+    root = factor_of_covariance(other)
+    half = torch.linalg.solve(root, covariance)
+    values = torch.linalg.eigvalsh(torch.linalg.solve(root, half.mT))
+    return edge < 1.0 and bool(values[0] > (1.0 - edge) ** 2 / slack) and bool(values[-1] < (1.0 + edge) ** 2 * slack)
+
+
+WIDEST = 6.0
+"""Most by which a trajectory is lengthened for a direction that is wider than the metric says."""
+
+
+def widest_direction(draws: Float[Tensor, "draw chain param"], factor: Matrix) -> float:
+    """Standard deviation of draws along their widest direction, in units of the metric, between 1 and `WIDEST`.
+
+    The largest eigenvalue of a covariance of n effective draws is too large by some (1 + sqrt(d / n))^2, which is taken off.
+    """
+    whitened = torch.linalg.solve(factor, draws.reshape(-1, draws.shape[-1]).mT).mT.reshape(draws.shape)
+    largest = float(torch.linalg.eigvalsh(pooled_covariance(whitened))[-1])
+    width = max(largest, 1e-300) ** 0.5 / (1.0 + (draws.shape[-1] / effective_draws(whitened)) ** 0.5)
+    return float(min(max(width, 1.0), WIDEST))
+
+
 def effective_draws(draws: Float[Tensor, "draw chain param"]) -> float:
     """Rough number of independent draws: the median over parameters of an initial-positive-sequence estimate, summed over chains."""
     n, chains, _ = draws.shape

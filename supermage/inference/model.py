@@ -195,10 +195,10 @@ class PosteriorTarget:
         pairs = [self.value_and_gradient(z) for z in position]
         return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
 
-    def fisher(self, z: Float[Tensor, "param"]) -> Float[Tensor, "param param"]:
+    def fisher(self, z: Float[Tensor, "param"], *, with_prior: bool = True) -> Float[Tensor, "param param"]:
         """``J^T J`` plus the prior's inverse variances, 1 for nearly every coordinate."""
         matrix = gauss_newton(jacobian(lambda p: self.fit.whitened_residual(self.coordinates.to_theta(p)[0]), z))
-        return matrix + torch.diag(self.coordinates.prior_precision(z.detach()))
+        return matrix + torch.diag(self.coordinates.prior_precision(z.detach())) if with_prior else matrix
 
 
 def build_model(recipe: Recipe, gridded: GriddedVisibilities) -> GalaxyFit:

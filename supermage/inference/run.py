@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from supermage.inference.adaptation import final_step, pool_steps
+from supermage.inference.adaptation import correct_step, final_step, pool_steps, start_dual_average
 from supermage.inference.chains import (
     Chain,
     Drawn,
@@ -24,7 +24,8 @@ from supermage.inference.chains import (
     restart_adaptation,
     segment_in_chart,
 )
-from supermage.inference.metric import add_ridge, factor_of_precision
+from supermage.inference.langevin import KERNELS, PAPER
+from supermage.inference.metric import add_ridge, factor_of_precision, widest_direction
 from supermage.inference.model import Chart
 from supermage.progress import Progress
 from supermage.recipe import SamplerSection
@@ -70,6 +71,8 @@ class Run:
         Step size that each stage ended with.
     brought_back
         Chains that warm-up brought back from modes without weight.
+    length
+        Width of the posterior's widest direction in units of the metric, at least 1: what trajectories are measured by.
     """
 
     chart: Chart
@@ -85,6 +88,7 @@ class Run:
     draws: dict[str, FloatArray] = field(default_factory=dict)
     steps: list[float] = field(default_factory=list)
     brought_back: int = 0
+    length: float = 1.0
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything but numbers and names as arrays, for a checkpoint."""
@@ -111,6 +115,7 @@ class Run:
             "gradients": self.gradients,
             "steps": self.steps,
             "brought_back": self.brought_back,
+            "length": self.length,
         }
 
     @classmethod
@@ -144,21 +149,29 @@ class Run:
             part("draws."),
             list(notes["steps"]),
             notes["brought_back"],
+            notes["length"],
         )
 
 
 def advance(run: Run, workers: Workers, sampler: SamplerSection, *, save: Callable[[Run], None], progress: Progress) -> None:
     """Carry a run to its end, in place; ``save`` is called after every segment."""
     while run.stage < len(sampler.warmup):
-        total = sampler.warmup[run.stage]
-        progress.start(f"warm-up, stage {run.stage + 1} of {len(sampler.warmup)}", total)
+        marks = _marks(sampler, run.stage)
+        progress.start(f"warm-up, stage {run.stage + 1} of {len(sampler.warmup)}", marks[-1])
         progress.advance(run.steps_done)
-        while run.steps_done < total:
-            length = min(APPROACH if run.stage == 0 else sampler.segment, total - run.steps_done)
-            _segment(run, workers, sampler, length, run.warmup, adapting=True, progress=progress)
-            if run.steps_done < total:
+        while run.steps_done < marks[-1]:
+            last = run.stage == len(sampler.warmup) - 1
+            if last and run.steps_done == 0 and sampler.kernel == PAPER:
+                _freeze(run, sampler.step_sizes[0])
+            adapting = not last or (sampler.kernel != PAPER and run.steps_done < marks[0])
+            until = next(mark for mark in marks if mark > run.steps_done)
+            length = min(APPROACH if run.stage == 0 else sampler.segment, until - run.steps_done)
+            _segment(run, workers, sampler, length, run.warmup, adapting=adapting, progress=progress)
+            if run.steps_done in marks[:-1]:
+                _freeze(run, _next_step(run, sampler, marks))
+            if run.steps_done < marks[-1]:
                 save(run)
-        progress.done(_end_stage(run, workers, sampler))
+        progress.done(_end_stage(run, workers, sampler, marks))
         save(run)
     progress.start("draws", max(sampler.draws, run.steps_done))
     progress.advance(run.steps_done)
@@ -168,11 +181,52 @@ def advance(run: Run, workers: Workers, sampler: SamplerSection, *, save: Callab
     progress.done(f"{run.gradients} gradients")
 
 
+def _marks(sampler: SamplerSection, stage: int) -> list[int]:
+    """Steps of a stage after which the step size is set anew; the last stage tries it frozen, `mala-paper` a list of them."""
+    total = sampler.warmup[stage]
+    if stage < len(sampler.warmup) - 1:
+        return [total]
+    if sampler.kernel == PAPER:
+        number = len(sampler.step_sizes)
+        return sorted({max(1, round(total * (k + 1) / number)) for k in range(number)})
+    trial = total // 5
+    return sorted({max(total - 2 * trial, 1), max(total - trial, 1), total})
+
+
+def _next_step(run: Run, sampler: SamplerSection, marks: list[int]) -> float:
+    """The step size at a mark: pooled over the chains, then corrected by what its trial accepted; the paper's, the next of its list."""
+    place = marks.index(run.steps_done)
+    if sampler.kernel == PAPER:
+        return sampler.step_sizes[place + 1]
+    step = pool_steps(torch.cat([final_step(chain.dual) for chain in run.chains]))
+    if place == 0:
+        return step
+    trial = run.warmup["acceptance"][:, marks[place - 1] - marks[place] :]
+    kernel = KERNELS[sampler.kernel]
+    aim = kernel.target_acceptance if sampler.target_acceptance is None else sampler.target_acceptance
+    return correct_step(step, float(trial.mean()), aim, kernel.order)
+
+
+def _best_of_list(run: Run, sampler: SamplerSection, marks: list[int]) -> float:
+    """The paper's choice: of the step sizes tried, that whose acceptance came closest to the aim."""
+    acceptance = run.warmup["acceptance"][:, -marks[-1] :]
+    parts = [float(part.mean()) for part in np.split(acceptance, marks[:-1], axis=1)]
+    aim = KERNELS[PAPER].target_acceptance if sampler.target_acceptance is None else sampler.target_acceptance
+    return sampler.step_sizes[int(np.argmin(np.abs(np.array(parts) - aim)))]
+
+
+def _freeze(run: Run, step: float) -> None:
+    dual = start_dual_average(torch.tensor([step], dtype=torch.float64))
+    run.chains = [replace(chain, dual=dual) for chain in run.chains]
+
+
 def _segment(
     run: Run, workers: Workers, sampler: SamplerSection, n_steps: int, records: dict[str, FloatArray], *, adapting: bool, progress: Progress
 ) -> None:
-    work = [(run.chart, Segment(chain, sampler.kernel, run.factor, n_steps, adapting, sampler.target_acceptance)) for chain in run.chains]
-    brought: list[Drawn] = workers.map(approach_in_chart if run.stage == 0 and adapting else segment_in_chart, work)
+    approaching = run.stage == 0 and adapting and sampler.kernel != PAPER
+    kernel, aim = (sampler.burn_in, None) if approaching else (sampler.kernel, sampler.target_acceptance)
+    work = [(run.chart, Segment(chain, kernel, run.factor, n_steps, adapting, aim, run.length)) for chain in run.chains]
+    brought: list[Drawn] = workers.map(approach_in_chart if approaching else segment_in_chart, work)
     run.chains = [drawn.chain for drawn in brought]
     run.gradients += sum(drawn.gradients for drawn in brought)
     run.steps_done += n_steps
@@ -186,28 +240,50 @@ def _segment(
     progress.advance(n_steps, f"acceptance {np.mean([d.acceptance.mean() for d in brought]):.2f}")
 
 
-def _end_stage(run: Run, workers: Workers, sampler: SamplerSection) -> str:
+def _end_stage(run: Run, workers: Workers, sampler: SamplerSection, marks: list[int]) -> str:
     """Set metric and step size for the next stage, and bring back chains from modes without weight; the last stage only tunes the step."""
-    total, last = sampler.warmup[run.stage], run.stage == len(sampler.warmup) - 1
-    step = pool_steps(torch.cat([final_step(chain.dual) for chain in run.chains]))
+    last = run.stage == len(sampler.warmup) - 1
+    if last and sampler.kernel == PAPER:
+        step = _best_of_list(run, sampler, marks)
+    elif last:
+        step = _next_step(run, sampler, marks)
+    else:
+        step = pool_steps(torch.cat([final_step(chain.dual) for chain in run.chains]))
     note = f"step {step:.3f}"
     if not last:
-        half = slice(-(total - total // 2), None)
-        position, log_density = run.warmup["z"][:, half], run.warmup["log_density"][:, half]
-        fishers = _fishers(run, workers, position, sampler.metric_points)
-        held = [c for c, weight in enumerate(log_weights(log_density, fishers)) if weight > NO_WEIGHT]
-        run.precision = torch.stack([fishers[c] for c in held]).mean(dim=0)
-        run.factor = factor_of_precision(add_ridge(run.precision, ridge_frac=sampler.ridge_frac, ridge_min=sampler.ridge_min))
-        note += f", metric from {sampler.metric_points} points"
-        strays = [c for c in range(len(run.chains)) if c not in held]
-        if strays:
-            homes = [position[held[c % len(held)], c % position.shape[1]] for c in strays]
-            _bring_back(run, workers, strays, [torch.from_numpy(z.copy()) for z in homes])
-            note += f", {len(strays)} of {len(run.chains)} chains brought back from modes with less than e^{NO_WEIGHT:.0f} of the weight"
+        note += _paper_metric(run, workers, sampler) if sampler.kernel == PAPER else _pooled_metric(run, workers, sampler)
     run.steps.append(step)
     run.stage += 1
     run.steps_done = 0
     run.chains = [restart_adaptation(chain, step) for chain in run.chains]
+    return note
+
+
+def _paper_metric(run: Run, workers: Workers, sampler: SamplerSection) -> str:
+    """The Fisher matrix at the best point sampled so far, with its ridge and no prior (Yantovski-Barth et al., App. C)."""
+    precision = workers.map(fisher_in_chart, [(run.chart, run.best_z, False)])[0]
+    if bool(torch.isfinite(precision).all()):
+        run.precision = precision
+        run.factor = factor_of_precision(add_ridge(precision, ridge_frac=sampler.ridge_frac, ridge_min=sampler.ridge_min))
+    return ", metric at the best point"
+
+
+def _pooled_metric(run: Run, workers: Workers, sampler: SamplerSection) -> str:
+    """The Fisher matrix pooled over where the chains are; those in modes without weight do not count, and are brought back."""
+    total = sampler.warmup[run.stage]
+    half = slice(-(total - total // 2), None)
+    position, log_density = run.warmup["z"][:, half], run.warmup["log_density"][:, half]
+    fishers = _fishers(run, workers, position, sampler.metric_points)
+    held = [c for c, weight in enumerate(log_weights(log_density, fishers)) if weight > NO_WEIGHT]
+    run.precision = torch.stack([fishers[c] for c in held]).mean(dim=0)
+    run.factor = factor_of_precision(add_ridge(run.precision, ridge_frac=sampler.ridge_frac, ridge_min=sampler.ridge_min))
+    run.length = widest_direction(torch.from_numpy(position[held].swapaxes(0, 1).copy()), run.factor)
+    note = f", metric from {sampler.metric_points} points, {run.length:.1f} wide"
+    strays = [c for c in range(len(run.chains)) if c not in held]
+    if strays:
+        homes = [position[held[c % len(held)], c % position.shape[1]] for c in strays]
+        _bring_back(run, workers, strays, [torch.from_numpy(z.copy()) for z in homes])
+        note += f", {len(strays)} of {len(run.chains)} chains brought back from modes with less than e^{NO_WEIGHT:.0f} of the weight"
     return note
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,15 +12,27 @@ from torch import Tensor
 
 from supermage.errors import DomainError, nearest_name
 from supermage.inference import langevin
-from supermage.inference.adaptation import final_step, pool_steps, start_dual_average, update_dual_average
+from supermage.inference.adaptation import correct_step, final_step, pool_steps, start_dual_average, update_dual_average
 from supermage.inference.langevin import KERNELS, State, draw_numbers
-from supermage.inference.metric import add_ridge, effective_draws, factor_of_covariance, factor_of_precision, pooled_covariance, shrink
+from supermage.inference.metric import (
+    add_ridge,
+    agree,
+    effective_draws,
+    factor_of_covariance,
+    factor_of_precision,
+    pooled_covariance,
+    shrink,
+    widest_direction,
+)
 
 LogDensity = Callable[[Tensor], Tensor]
 FisherMatrix = Callable[[Tensor], Tensor]
 
-STAGE_SHARES = (0.1, 0.1, 0.2, 0.3)
+STAGE_SHARES = (0.1, 0.1, 0.2, 0.25)
 """Shares of the warm-up after which the metric is set anew; the rest only tunes the step size."""
+
+LEAST_FOR_TRIALS = 200
+"""Steps of warm-up from which on its last fifth tries the step size, frozen, and corrects it twice."""
 
 TINY_RIDGE = 1e-10
 """All that is added to a metric that was given: this share of its median diagonal."""
@@ -145,17 +157,18 @@ def sample(
     state = langevin.init(target, start.detach().to(torch.float64).clone())
     if not bool(torch.isfinite(state.log_density).all()):
         raise DomainError(f"every start must have a finite log density, got {state.log_density.tolist()}")
-    warm, state, factor, step = _warm_up(target, state, KERNELS[kernel], generators, warmup, fisher)
-    steps = torch.full((len(start),), step, dtype=torch.float64)
+    warm, state, tuned = _warm_up(target, state, KERNELS[kernel], generators, warmup, fisher)
+    steps = torch.full((len(start),), tuned.step, dtype=torch.float64)
     kept = _Record()
     for _ in range(draws):
-        state, info = KERNELS[kernel].step(target, state, factor, steps, draw_numbers(generators, start.shape[1]))
+        state, info = KERNELS[kernel].step(target, state, tuned.factor, steps, draw_numbers(generators, start.shape[1]), tuned.length)
         kept.add(state, info, steps)
     stats = {"lp": kept.array("lp"), "acceptance_rate": kept.array("acceptance"), "step_size": kept.array("step")}
     groups = {"posterior": {"x": kept.array("x")}, "sample_stats": stats}
     if warmup:
         groups["warmup_posterior"] = {"x": warm.array("x")}
-    attributes = {"kernel": kernel, "seed": seed, "gradients": warm.gradients + kept.gradients, "draw_gradients": kept.gradients}
+    attributes = {"kernel": kernel, "seed": seed, "gradients": warm.gradients + kept.gradients, "draw_gradients": kept.gradients,
+                  "length": tuned.length}
     return arviz_access.from_dict(groups, attributes=attributes)
 
 
@@ -195,36 +208,54 @@ class _Record:
         return torch.stack(self.rows[name], dim=1).numpy()
 
 
+class _Tuned(NamedTuple):
+    """What warm-up leaves: metric factor, step size, and the posterior's widest direction in the metric's units."""
+
+    factor: Tensor
+    step: float
+    length: float
+
+
 def _warm_up(
     target: BatchTarget, state: State, kernel: langevin.Kernel, generators: list[torch.Generator], warmup: int, fisher: FisherMatrix | None
-) -> tuple[_Record, State, Tensor, float]:
+) -> tuple[_Record, State, _Tuned]:
     chains, dimension = state.position.shape
     record = _Record()
     best = int(state.log_density.argmax())
     best_x, best_value = state.position[best].clone(), float(state.log_density[best])
-    curvature = None if fisher is not None else target.curvature(state.position)
-    factor = _given(fisher, best_x) if fisher is not None else _start_factor(curvature, dimension)
+    factor = _given(fisher, best_x) if fisher is not None else _start_factor(target.curvature(state.position), dimension)
+    length = 1.0
     dual = start_dual_average(torch.full((chains,), 1.0 / dimension ** (1 / 6), dtype=torch.float64))
-    ends = np.cumsum([round(share * warmup) for share in STAGE_SHARES])
+    ends = np.cumsum([round(share * warmup) for share in STAGE_SHARES]).tolist()
+    trial = warmup // 10
+    trials = [warmup - 2 * trial, warmup - trial] if warmup >= LEAST_FOR_TRIALS else []
+    frozen: float | None = None
     stage_start = 0
     for k in range(warmup):
-        step = torch.exp(dual.log_step)
-        state, info = kernel.step(target, state, factor, step, draw_numbers(generators, dimension))
-        dual = update_dual_average(dual, info.acceptance, kernel.target_acceptance)
+        if k in trials:
+            frozen = pool_steps(final_step(dual)) if frozen is None else _corrected(frozen, record, trial, kernel)
+        step = torch.exp(dual.log_step) if frozen is None else torch.full((chains,), frozen, dtype=torch.float64)
+        state, info = kernel.step(target, state, factor, step, draw_numbers(generators, dimension), length)
+        if frozen is None:
+            dual = update_dual_average(dual, info.acceptance, kernel.target_acceptance)
         record.add(state, info, step)
         i = int(state.log_density.argmax())
         if float(state.log_density[i]) > best_value:
             best_x, best_value = state.position[i].clone(), float(state.log_density[i])
         if k + 1 in ends:
-            if fisher is not None:
-                factor = _given(fisher, best_x)
-            else:
-                curvature = target.curvature(state.position)
-                factor = _learnt(torch.stack(record.rows["x"][stage_start + (k + 1 - stage_start) // 3 :]), curvature, factor)
+            recent = torch.stack(record.rows["x"][stage_start + (k + 1 - stage_start) // 3 :])
+            factor = _given(fisher, best_x) if fisher is not None else _learnt(recent, target.curvature(state.position), factor)
+            length = widest_direction(recent, factor)
             stage_start = k + 1
             dual = start_dual_average(final_step(dual))
             state = state._replace(momentum=torch.zeros_like(state.momentum))
-    return record, state, factor, pool_steps(final_step(dual))
+    last = pool_steps(final_step(dual)) if frozen is None else _corrected(frozen, record, trial, kernel)
+    return record, state, _Tuned(factor, last, length)
+
+
+def _corrected(step: float, record: _Record, trial: int, kernel: langevin.Kernel) -> float:
+    measured = float(torch.stack(record.rows["acceptance"][-trial:]).mean())
+    return correct_step(step, measured, kernel.target_acceptance, kernel.order)
 
 
 def _given(fisher: FisherMatrix, x: Tensor) -> Tensor:
@@ -236,7 +267,10 @@ def _start_factor(curvature: Tensor | None, dimension: int) -> Tensor:
 
 
 def _learnt(recent: Float[Tensor, "draw chain param"], curvature: Tensor | None, factor: Float[Tensor, "param param"]) -> Tensor:
-    """Covariance of a stage's later two thirds, shrunk towards what the curvature says, or towards its own diagonal where there is none."""
+    """Covariance of a stage's later two thirds, shrunk towards what the curvature says, or towards its own diagonal where there is none.
+
+    The curvature alone where the two do not differ beyond chance: it has no noise.
+    """
     if len(recent) < 10:
         return factor
     covariance = pooled_covariance(recent)
@@ -245,4 +279,6 @@ def _learnt(recent: Float[Tensor, "draw chain param"], curvature: Tensor | None,
     else:
         root = factor_of_precision(curvature)
         toward, weight = root @ root.mT, 2.0 * len(covariance)
+        if agree(covariance, toward, effective=effective_draws(recent)):
+            return root
     return factor_of_covariance(shrink(covariance, toward, effective=effective_draws(recent), prior=weight))

@@ -192,6 +192,15 @@ REFERENCES = {
   pages   = {114501},
   doi     = {10.1088/1538-3873/ac9642}
 }""",
+    "barker": r"""@article{Livingstone2022,
+  author  = {Livingstone, Samuel and Zanella, Giacomo},
+  title   = {The {Barker} Proposal: Combining Robustness and Efficiency in Gradient-Based {MCMC}},
+  journal = {Journal of the Royal Statistical Society B},
+  year    = {2022},
+  volume  = {84},
+  pages   = {496},
+  doi     = {10.1111/rssb.12482}
+}""",
     "nfw": r"""@article{Navarro1997,
   author  = {Navarro, Julio F. and Frenk, Carlos S. and White, Simon D. M.},
   title   = {A Universal Density Profile from Hierarchical Clustering},
@@ -213,7 +222,8 @@ REFERENCES = {
 """Entries by what was used; authors are shortened to "and others" where a list is long."""
 
 
-KERNELS = {"mala": ("besag", "mala"), "persistent-mala": ("besag", "mala", "persistent"), "hmc": ("hmc",)}
+KERNELS = {"mala": ("besag", "mala"), "mala-paper": ("besag", "mala"), "persistent-mala": ("besag", "mala", "persistent"), "hmc": ("hmc",),
+           "barker": ("barker",)}
 """What each sampling kernel is cited by."""
 
 

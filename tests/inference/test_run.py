@@ -41,7 +41,7 @@ class TwoModes:
     def parameters(self, z: Tensor) -> tuple[Tensor, Tensor]:
         return 2.0 * z, torch.tensor(-2.0 * math.log(2.0), dtype=torch.float64)
 
-    def fisher(self, z: Tensor) -> Tensor:
+    def fisher(self, z: Tensor, *, with_prior: bool = True) -> Tensor:
         if self.broken_near is not None and float(z[0]) * self.broken_near > 0:
             return torch.full((2, 2), math.nan, dtype=torch.float64)
         return PRECISIONS[0] if float(z[0]) < 0 else PRECISIONS[1]
@@ -190,7 +190,7 @@ def test_a_run_comes_back_from_a_checkpoint(tmp_path: object) -> None:
         files.append(store.newest.read_bytes())
 
     advance(whole, Here(target), section, save=keep, progress=SilentProgress())
-    assert len(files) == 2 + 1 + 3
+    assert len(files) == 2 + 3 + 3
     for content in files:
         store.newest.write_bytes(content)
         found = store.load()
