@@ -108,7 +108,9 @@ def reduce(recipe: RecipeArgument) -> None:
 
 @app.command()
 def fit(recipe: RecipeArgument, *,
-        fresh: Annotated[bool, typer.Option("--fresh", help="Start anew instead of resuming from a checkpoint.")] = False) -> None:
+        fresh: Annotated[bool, typer.Option("--fresh", help="Start anew instead of resuming from a checkpoint.")] = False,
+        until_converged: Annotated[bool, typer.Option("--until-converged", help="Draw on until chains agree (limit: most_draws).")] = False,
+        ) -> None:
     """Sample the posterior of a galaxy's parameters.
 
     An interrupted fit resumes; one that ended goes on where the recipe asks for more draws. Exit code 2: it ran to its end and did not
@@ -125,7 +127,7 @@ def fit(recipe: RecipeArgument, *,
     if section is not None and galaxy is not None:
         for caution in cautions(build_priors(section), galaxy.distance):
             _fail(f"warning: {caution}")
-    posterior = run(checked, resume=not fresh, progress=make_progress())
+    posterior = run(checked, resume=not fresh, until_converged=until_converged, progress=make_progress())
     if section is not None:
         _say(f"posterior: {checked.path(section.output)}")
     if not posterior.converged:

@@ -278,8 +278,10 @@ class SamplerSection(Section):
     """Name of the kernel."""
     chains: Annotated[int, Field(ge=2)] = 4
     """Independent chains."""
-    processes: Annotated[int, Field(ge=1)] = 2
-    """Processes that share them."""
+    execution: Literal["auto", "loop", "processes", "vmap"] = "auto"
+    """How chains are carried: one after the other, in processes, in one vmapped pass, or as ``processes`` or a timing probe says."""
+    processes: Annotated[int, Field(ge=1)] | None = None
+    """Processes that share the chains; where not given as many as there are cores, if the probe finds that they pay."""
     starts: Annotated[int, Field(ge=1)] = 200
     """Random starts of the search for optima."""
     optima: Annotated[int, Field(ge=1)] = 4
@@ -288,6 +290,8 @@ class SamplerSection(Section):
     """Steps in each warm-up stage; the metric is renewed after each."""
     draws: Annotated[int, Field(ge=4)] = 4000
     """Draws kept of each chain; raised, the same command continues a fit that ended."""
+    most_draws: Annotated[int, Field(ge=4)] = 64000
+    """Draws of each chain at which ``supermage fit --until-converged`` gives up."""
     segment: Annotated[int, Field(ge=1)] = 250
     """Draws between checkpoints."""
     metric_points: Annotated[int, Field(ge=1)] = 32

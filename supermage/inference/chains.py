@@ -139,6 +139,35 @@ def run_segment(target: Target, segment: Segment) -> Drawn:
     )
 
 
+def run_together(target: PosteriorTarget, segments: Sequence[Segment]) -> list[Drawn]:
+    """Segments of several chains in lockstep, one vmapped pass a step; each chain's random numbers are its own, as in `run_segment`."""
+    first = segments[0]
+    kernel = KERNELS[first.kernel]
+    aim = kernel.target_acceptance if first.target_acceptance is None else first.target_acceptance
+    state = State(*(torch.cat(parts) for parts in zip(*(segment.chain.state for segment in segments), strict=True)))
+    dual = DualAverage(*(torch.cat(parts) for parts in zip(*(segment.chain.dual for segment in segments), strict=True)))
+    generators = [torch.Generator() for _ in segments]
+    for generator, segment in zip(generators, segments, strict=True):
+        generator.set_state(segment.chain.generator)
+    kept: dict[str, list[Tensor]] = {name: [] for name in ("z", "theta", "log_density", "log_probability", "acceptance", "step_size")}
+    gradients = 0
+    for _ in range(first.n_steps):
+        step_size = torch.exp(dual.log_step) if first.adapting else final_step(dual)
+        numbers = draw_numbers(generators, state.position.shape[1])
+        state, info = kernel.step(target.of_chains, state, first.factor, step_size, numbers, first.length)
+        if first.adapting:
+            dual = update_dual_average(dual, info.acceptance, aim)
+        gradients += info.gradients
+        theta, log_jacobian = target.parameters_of_chains(state.position)
+        record = (state.position, theta, state.log_density, state.log_density - log_jacobian, info.acceptance, step_size)
+        for values, value in zip(kept.values(), record, strict=True):
+            values.append(value)
+    records = {name: torch.stack(values, dim=1).numpy() for name, values in kept.items()}
+    ended = [Chain(State(*(part[c : c + 1] for part in state)), DualAverage(*(part[c : c + 1] for part in dual)), generator.get_state())
+             for c, generator in enumerate(generators)]  # fmt: skip
+    return [Drawn(chain, **{name: record[c] for name, record in records.items()}, gradients=gradients) for c, chain in enumerate(ended)]
+
+
 class Problem:
     """A fit inside a process: the model, and the target in the chart last asked for."""
 
@@ -201,7 +230,11 @@ class Workers:
         self._threads = torch.get_num_threads()
         torch.set_num_threads(1)
         self.problem = Problem(factory() if fit is None else fit)
-        if processes > 1:
+        self.spread(factory, processes)
+
+    def spread(self, factory: Callable[[], GalaxyFit], processes: int) -> None:
+        """From now on use so many processes, where there are none yet."""
+        if processes > 1 and self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_enter_process, initargs=(factory,))
 
@@ -243,6 +276,11 @@ class Workers:
 def segment_in_chart(problem: Problem, chart: Chart, segment: Segment) -> Drawn:
     """`run_segment` on the posterior in a chart's coordinates; for `Workers.map`."""
     return run_segment(problem.target(chart), segment)
+
+
+def together_in_chart(problem: Problem, chart: Chart, segments: Sequence[Segment]) -> list[Drawn]:
+    """`run_together` on the posterior in a chart's coordinates; for `Workers.map`."""
+    return run_together(problem.target(chart), segments)
 
 
 def approach_in_chart(problem: Problem, chart: Chart, segment: Segment) -> Drawn:

@@ -268,7 +268,9 @@ class Coordinates:
     def log_prior(self, z: Float[Tensor, "param"]) -> Scalar:
         """Log density of z under the priors."""
         normal = sum((-0.5 * z[self._index[name]] ** 2 - _LOG_SQRT_2PI for name in self._normal), start=z.new_zeros(()))
-        return self.to_theta(z)[1] + normal - sum(p.log_prior_width for p in self.priors.free)
+        circular = self.priors.circular
+        widths = sum(math.log(360.0) if p.name in circular else p.log_prior_width for p in self.priors.free)
+        return self.to_theta(z)[1] + normal - widths
 
     def _offset(self, name: str, theta: Theta) -> Tensor:
         assert self.pivots is not None

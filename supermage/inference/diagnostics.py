@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
+from supermage.errors import DomainError
 from supermage.inference.arviz_access import ess, rhat
 from supermage.inference.parameters import Parameter
 
@@ -18,6 +20,9 @@ RHAT_LIMIT = 1.05
 
 ESS_LIMIT = 100.0
 """A converged fit's smallest effective sample size lies above."""
+
+APART = 0.9
+"""Chains whose central intervals of this share do not meet lie in different modes."""
 
 EDGE_SHARE = 0.02
 """Width of a prior's edge zones as a share of the prior's width."""
@@ -58,17 +63,23 @@ class Diagnosis:
         Mean acceptance of each chain.
     worst_rhat, smallest_ess
         Over all parameters (bulk and tail).
+    worst_nested_rhat
+        Over all parameters, see `nested_rhat`.
+    modes
+        Chains (counted from 0) by the mode that they lie in: one group where they agree.
     """
 
     parameters: Mapping[str, ParameterDiagnosis]
     acceptance: tuple[float, ...]
     worst_rhat: float
     smallest_ess: float
+    worst_nested_rhat: float = 1.0
+    modes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def converged(self) -> bool:
-        """Worst R-hat below 1.05 and smallest ESS above 100; NaN is not."""
-        return self.worst_rhat < RHAT_LIMIT and self.smallest_ess > ESS_LIMIT
+        """Worst R-hat, nested too, below 1.05 and smallest ESS above 100; NaN is not."""
+        return self.worst_rhat < RHAT_LIMIT and self.worst_nested_rhat < RHAT_LIMIT and self.smallest_ess > ESS_LIMIT
 
 
 def unwrap_angle(draws: FloatArray) -> FloatArray:
@@ -76,6 +87,51 @@ def unwrap_angle(draws: FloatArray) -> FloatArray:
     radians = np.radians(draws)
     centre = np.degrees(np.arctan2(np.sin(radians).mean(), np.cos(radians).mean())) % 360.0
     return centre + (draws - centre + 180.0) % 360.0 - 180.0
+
+
+def nested_rhat(draws: FloatArray, superchains: Sequence[int]) -> float:
+    """Nested R-hat of (chain, draw) values (Margossian et al. 2024): do groups of chains, each with a start of its own, agree?
+
+    ``sqrt(1 + B / W)``: B the variance between the groups' means, W the mean variance within them, between their chains and along them.
+    It also tells of chains too short for the ordinary R-hat, if there are many.
+
+    Parameters
+    ----------
+    draws
+        Values, shape (chain, draw).
+    superchains
+        The group of every chain; groups need not be of one size.
+
+    Raises
+    ------
+    DomainError
+        If there is only one group.
+    """
+    groups = [np.flatnonzero(np.asarray(superchains) == group) for group in sorted(set(superchains))]
+    if len(groups) < 2:
+        raise DomainError(f"nested R-hat needs chains of at least two starts, got {len(groups)}")
+    means = draws.mean(axis=1)
+    along = draws.var(axis=1, ddof=1) if draws.shape[1] > 1 else np.zeros(len(draws))
+    between = np.var([means[group].mean() for group in groups], ddof=1)
+    within = np.mean([(means[group].var(ddof=1) if group.size > 1 else 0.0) + along[group].mean() for group in groups])
+    return float(np.sqrt(1.0 + between / within)) if within > 0 else float("nan")
+
+
+def find_modes(draws: Mapping[str, FloatArray]) -> tuple[tuple[int, ...], ...]:
+    """Chains in groups: two lie in one mode if, in every parameter, their central 90 % intervals meet, directly or by way of others.
+
+    Parameters
+    ----------
+    draws
+        (chain, draw) values by name.
+    """
+    chains = len(next(iter(draws.values())))
+    meet = np.ones((chains, chains), dtype=bool)
+    for values in draws.values():
+        low, high = np.quantile(values, [0.5 - 0.5 * APART, 0.5 + 0.5 * APART], axis=1)
+        meet &= (low[:, None] <= high[None, :]) & (low[None, :] <= high[:, None])
+    number, label = connected_components(meet, directed=False)
+    return tuple(tuple(np.flatnonzero(label == group).tolist()) for group in range(number))
 
 
 def diagnose_parameter(draws: FloatArray, parameter: Parameter, *, circular: bool = False) -> ParameterDiagnosis:
@@ -99,6 +155,7 @@ def diagnose(
     *,
     circular: tuple[str, ...] = (),
     acceptance: FloatArray | None = None,
+    superchains: Sequence[int] | None = None,
 ) -> Diagnosis:
     """Diagnose every parameter of a fit.
 
@@ -112,10 +169,16 @@ def diagnose(
         Names of angles on a whole circle.
     acceptance
         (chain, draw) acceptance probabilities.
+    superchains
+        The start of every chain, for nested R-hat; where not given each has its own.
     """
+    values = {p.name: unwrap_angle(draws[p.name]) if p.name in circular else draws[p.name] for p in parameters}
     each = {p.name: diagnose_parameter(draws[p.name], p, circular=p.name in circular) for p in parameters}
     rates = () if acceptance is None else tuple(float(a) for a in acceptance.mean(axis=1))
     # max and min of Python would drop a NaN depending on its place
     worst = float(np.max([d.rhat for d in each.values()]))
     smallest = float(np.min([[d.ess_bulk, d.ess_tail] for d in each.values()]))
-    return Diagnosis(each, rates, worst, smallest)
+    chains = len(next(iter(values.values())))
+    starts = tuple(range(chains)) if superchains is None or len(set(superchains)) < 2 else superchains
+    nested = float(np.max([nested_rhat(one, starts) for one in values.values()])) if chains > 1 else float("nan")
+    return Diagnosis(each, rates, worst, smallest, nested, find_modes(values))

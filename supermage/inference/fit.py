@@ -21,6 +21,8 @@ from supermage.errors import DataError, RecipeError, SupermageError, nearest_nam
 from supermage.inference.chains import Workers, chain_in_chart
 from supermage.inference.checkpoint import CheckpointStore, fingerprint
 from supermage.inference.coordinates import Stretch
+from supermage.inference.diagnostics import diagnose
+from supermage.inference.execution import Plan, choose_plan
 from supermage.inference.langevin import KERNELS, PAPER
 from supermage.inference.metric import add_ridge, factor_of_precision
 from supermage.inference.model import Chart, GalaxyFit, build_model
@@ -42,7 +44,7 @@ from supermage.inference.start import (
 )
 from supermage.models.registry import describe
 from supermage.progress import Progress, SilentProgress
-from supermage.recipe import BLOCK_PARAMETER, FitSection, Recipe
+from supermage.recipe import BLOCK_PARAMETER, FitSection, Recipe, SamplerSection
 
 FloatArray = NDArray[np.float64]
 
@@ -81,7 +83,8 @@ def _section(recipe: Recipe) -> FitSection:
 
 
 def fit(
-    recipe: Recipe, *, resume: bool = True, progress: Progress | None = None, factory: Callable[[], GalaxyFit] | None = None
+    recipe: Recipe, *, resume: bool = True, until_converged: bool = False, progress: Progress | None = None,
+    factory: Callable[[], GalaxyFit] | None = None,
 ) -> Posterior:
     """Fit a galaxy: starts, warm-up, draws. Checkpointed after every segment in ``<stem>.checkpoint/`` beside the output.
 
@@ -91,6 +94,8 @@ def fit(
         With sections ``galaxy`` and ``fit``.
     resume
         Continue from a checkpoint of the same recipe, data and version, its number of draws apart; False starts afresh.
+    until_converged
+        Draw half as much again, and again, until the chains agree or ``fit.sampler.most_draws`` are reached.
     progress
         Where progress is told.
     factory
@@ -118,21 +123,33 @@ def fit(
     priors = build_priors(section, gridded.n_block)
     store = CheckpointStore(output.parent / f"{output.stem}.checkpoint", _fingerprint(recipe, gridded))
     found = store.load() if resume else None
-    with _workers(factory or ModelFactory(recipe), section.sampler.processes) as workers:
+    factory = factory or ModelFactory(recipe)
+    with _workers(factory) as workers:
+        plan = choose_plan(workers.problem, section.sampler)
+        progress.start("execution", None)
+        progress.done(plan.words)
+        workers.spread(factory, plan.processes)
         run = Run.restore(*found) if found is not None else begin(workers, priors, section, gridded, progress=progress)
+        if found is None:
+            run.together = plan.way == "vmap"
+        elif run.together != (plan.way == "vmap"):
+            plan = Plan("vmap" if run.together else "loop", plan.processes)
         began -= float(found[1]["seconds"]) if found is not None else 0.0
 
         def save(state: Run) -> None:
             store.save(state.arrays(), {**state.notes(), "seconds": time.monotonic() - began})
 
         def result() -> Posterior:
-            return _posterior(run, recipe, priors, gridded, truth, time.monotonic() - began)
+            return _posterior(run, recipe, priors, gridded, truth, plan, time.monotonic() - began)
 
         if not resume:
             store.clear()
         save(run)
         try:
-            advance(run, workers, section.sampler, save=save, progress=progress)
+            for draws in _rounds(section.sampler, until_converged):
+                advance(run, workers, section.sampler.model_copy(update={"draws": draws}), save=save, progress=progress)
+                if not until_converged or _converged(run, priors, draws):
+                    break
         except KeyboardInterrupt:
             workers.stop()
             if run.draws:
@@ -141,6 +158,21 @@ def fit(
         posterior = result()
     posterior.save(output)
     return posterior
+
+
+def _rounds(sampler: SamplerSection, until_converged: bool) -> Iterator[int]:
+    """Numbers of draws after which convergence is looked at: the recipe's, then half as many again each time, up to the limit."""
+    draws = sampler.draws
+    yield draws
+    while until_converged and draws < sampler.most_draws:
+        draws = min(draws + max(draws // 2, 1), sampler.most_draws)
+        yield draws
+
+
+def _converged(run: Run, priors: Priors, draws: int) -> bool:
+    """Whether the first so many draws agree: no more of them, so that a fit that was cut off decides as an undisturbed one."""
+    theta = {name: run.draws["theta"][:, :draws, i] for i, name in enumerate(priors.names)}
+    return diagnose(theta, priors.free, circular=priors.circular, superchains=run.superchains or None).converged
 
 
 def _checked_priors(section: FitSection) -> Priors:
@@ -156,8 +188,8 @@ def _checked_priors(section: FitSection) -> Priors:
 
 
 @contextlib.contextmanager
-def _workers(factory: Callable[[], GalaxyFit], processes: int) -> Iterator[Workers]:
-    workers = Workers(factory, processes)
+def _workers(factory: Callable[[], GalaxyFit]) -> Iterator[Workers]:
+    workers = Workers(factory, 1)
     try:
         yield workers
     except BaseException:
@@ -242,13 +274,14 @@ def _set_out(workers: Workers, chart: Chart, optima: list[Optimum], sampler: Any
     placed = [overdispersed(target, optima[c % len(optima)], factor=sampler.overdispersion, rng=rng) for c in range(sampler.chains)]
     chains = workers.map(chain_in_chart, [(chart, z, FIRST_STEP, sampler.seed, c) for c, z in enumerate(placed)])
     precision = add_ridge(optima[0].precision, ridge_frac=sampler.ridge_frac, ridge_min=sampler.ridge_min)
-    return Run(chart, chains, factor_of_precision(precision), optima[0].precision, optima[0].z, optima[0].log_density)
+    starts = [c % len(optima) for c in range(sampler.chains)]
+    return Run(chart, chains, factor_of_precision(precision), optima[0].precision, optima[0].z, optima[0].log_density, superchains=starts)
 
 
 def _fingerprint(recipe: Recipe, gridded: GriddedVisibilities) -> str:
     """Of all that a draw depends on; not of paths, of processes or segments, nor of how many draws there are to be."""
     section = _section(recipe).model_dump(mode="json", exclude={"visibilities", "output", "truth"})
-    for name in ("processes", "segment", "draws"):
+    for name in ("processes", "execution", "segment", "draws", "most_draws"):
         section["sampler"].pop(name)
     galaxy = recipe.galaxy.model_dump(mode="json") if recipe.galaxy else {}
     versions = {"emulator": describe(_section(recipe).model.emulator), "supermage": _version("supermage"), "torch": torch.__version__}
@@ -284,7 +317,7 @@ def _version(package: str) -> str:
 
 
 def _posterior(
-    run: Run, recipe: Recipe, priors: Priors, gridded: GriddedVisibilities, truth: dict[str, Any] | None, seconds: float
+    run: Run, recipe: Recipe, priors: Priors, gridded: GriddedVisibilities, truth: dict[str, Any] | None, plan: Plan, seconds: float
 ) -> Posterior:
     section = _section(recipe)
     draws = {name: np.ascontiguousarray(run.draws["theta"][..., i]) for i, name in enumerate(priors.names)}
@@ -312,10 +345,14 @@ def _posterior(
         "warmup_steps": json.dumps(run.steps),
         "best_log_density": run.best_log_density,
         "chains_brought_back": run.brought_back,
+        "execution": json.dumps(plan.notes()),
+        "superchains": json.dumps(run.superchains),
+        "trajectory_length": run.length,
     }
     posterior = make_posterior(draws, stats, priors.free, warmup=warmup, attributes=attributes)
     diagnosis = posterior.diagnosis
-    found = {"converged": int(diagnosis.converged), "worst_rhat": diagnosis.worst_rhat, "smallest_ess": diagnosis.smallest_ess}
+    found = {"converged": int(diagnosis.converged), "worst_rhat": diagnosis.worst_rhat, "smallest_ess": diagnosis.smallest_ess,
+             "worst_nested_rhat": diagnosis.worst_nested_rhat, "modes": json.dumps(diagnosis.modes)}
     for holder in (posterior.to_arviz(), posterior.to_arviz()["posterior"]):
         holder.attrs.update(found)
     return posterior

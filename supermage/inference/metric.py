@@ -92,12 +92,16 @@ WIDEST = 6.0
 def widest_direction(draws: Float[Tensor, "draw chain param"], factor: Matrix) -> float:
     """Standard deviation of draws along their widest direction, in units of the metric, between 1 and `WIDEST`.
 
-    The largest eigenvalue of a covariance of n effective draws is too large by some (1 + sqrt(d / n))^2, which is taken off.
+    The largest eigenvalue l of a covariance of n effective draws is too large. Below ``(1 + sqrt(g))^2`` with ``g = d / n`` it is what unit
+    normals give; above, it stems from a true ``x`` with ``l = x + g x / (x - 1)`` (Baik & Silverstein 2006).
     """
     whitened = torch.linalg.solve(factor, draws.reshape(-1, draws.shape[-1]).mT).mT.reshape(draws.shape)
     largest = float(torch.linalg.eigvalsh(pooled_covariance(whitened))[-1])
-    width = max(largest, 1e-300) ** 0.5 / (1.0 + (draws.shape[-1] / effective_draws(whitened)) ** 0.5)
-    return float(min(max(width, 1.0), WIDEST))
+    share = draws.shape[-1] / effective_draws(whitened)
+    if not largest > (1.0 + share**0.5) ** 2:
+        return 1.0
+    twice = largest + 1.0 - share
+    return min((0.5 * (twice + (twice**2 - 4.0 * largest) ** 0.5)) ** 0.5, WIDEST)
 
 
 def effective_draws(draws: Float[Tensor, "draw chain param"]) -> float:

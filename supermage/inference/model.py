@@ -94,6 +94,13 @@ class GalaxyFit:
         visibilities = self.galaxy_model.visibilities(theta)
         return visibilities if self.nuisances is None else self.nuisances(theta, visibilities)
 
+    def visibilities_of_chains(self, theta: Theta) -> Complex[Tensor, "chain block chan cell"]:
+        """Model visibilities of several chains' parameters, each of shape (chain,), in one pass where the forward model has one."""
+        together = getattr(self.galaxy_model, "visibilities_of_chains", None)
+        if together is None or self.nuisances is not None:
+            return torch.func.vmap(self.visibilities)(dict(theta))
+        return torch.as_tensor(together(theta))
+
     def log_prob(self, theta: Theta) -> Float[Tensor, ""]:
         """Log of prior times likelihood: the log probability of the Pyro model's trace at theta."""
         trace = poutine.trace(poutine.condition(self.pyro_model, data=dict(theta))).get_trace()
@@ -194,6 +201,24 @@ class PosteriorTarget:
         """Log density and gradient of several chains, one after the other."""
         pairs = [self.value_and_gradient(z) for z in position]
         return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
+
+    def of_chains(self, position: Float[Tensor, "chain param"]) -> tuple[Float[Tensor, "chain"], Float[Tensor, "chain param"]]:
+        """Log density and gradient of several chains in one vmapped pass."""
+        leaf = position.detach().clone().requires_grad_(True)
+        theta, log_jacobian = torch.func.vmap(self.coordinates.to_theta)(leaf)
+        visibilities = self.fit.visibilities_of_chains(theta)
+        likelihood = torch.func.vmap(lambda item: self.fit.noise.log_likelihood_of(self.fit.noise.residual(item)))(visibilities)
+        value = likelihood.to(log_jacobian.device) + torch.func.vmap(self.coordinates.log_prior)(leaf)
+        (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        fine = torch.isfinite(value) & torch.isfinite(gradient).all(dim=-1)
+        nothing = torch.full_like(value, -torch.inf)
+        return torch.where(fine, value, nothing).detach(), torch.where(fine[:, None], gradient, torch.zeros_like(gradient))
+
+    def parameters_of_chains(self, position: Float[Tensor, "chain param"]) -> tuple[Float[Tensor, "chain param"], Float[Tensor, "chain"]]:
+        """`parameters` of several chains."""
+        with torch.no_grad():
+            theta, log_jacobian = torch.func.vmap(self.coordinates.to_theta)(position.detach())
+        return torch.stack([theta[name] for name in self.coordinates.names], dim=-1), log_jacobian
 
     def fisher(self, z: Float[Tensor, "param"], *, with_prior: bool = True) -> Float[Tensor, "param param"]:
         """``J^T J`` plus the prior's inverse variances, 1 for nearly every coordinate."""

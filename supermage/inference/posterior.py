@@ -91,7 +91,9 @@ class Posterior:
         stats = self._data["sample_stats"] if "sample_stats" in self._data.groups() else {}
         acceptance = np.asarray(stats["acceptance_rate"].values) if "acceptance_rate" in stats else None
         circular = tuple(json.loads(str(self._data.attrs.get("circular", "[]"))))
-        return diagnose({name: self.draws(name) for name in self.names}, self.parameters, circular=circular, acceptance=acceptance)
+        superchains = json.loads(str(self._data.attrs.get("superchains", "[]"))) or None
+        return diagnose({name: self.draws(name) for name in self.names}, self.parameters, circular=circular, acceptance=acceptance,
+                        superchains=superchains)
 
     @property
     def converged(self) -> bool:

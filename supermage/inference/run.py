@@ -23,6 +23,7 @@ from supermage.inference.chains import (
     place_in_chart,
     restart_adaptation,
     segment_in_chart,
+    together_in_chart,
 )
 from supermage.inference.langevin import KERNELS, PAPER
 from supermage.inference.metric import add_ridge, factor_of_precision, widest_direction
@@ -73,6 +74,10 @@ class Run:
         Chains that warm-up brought back from modes without weight.
     length
         Width of the posterior's widest direction in units of the metric, at least 1: what trajectories are measured by.
+    superchains
+        The optimum around which each chain started.
+    together
+        Whether all chains step in one vmapped pass; kept over an interruption, since it rounds otherwise.
     """
 
     chart: Chart
@@ -89,6 +94,8 @@ class Run:
     steps: list[float] = field(default_factory=list)
     brought_back: int = 0
     length: float = 1.0
+    superchains: list[int] = field(default_factory=list)
+    together: bool = False
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything but numbers and names as arrays, for a checkpoint."""
@@ -116,6 +123,8 @@ class Run:
             "steps": self.steps,
             "brought_back": self.brought_back,
             "length": self.length,
+            "superchains": self.superchains,
+            "together": self.together,
         }
 
     @classmethod
@@ -150,6 +159,8 @@ class Run:
             list(notes["steps"]),
             notes["brought_back"],
             notes["length"],
+            list(notes["superchains"]),
+            notes["together"],
         )
 
 
@@ -226,7 +237,11 @@ def _segment(
     approaching = run.stage == 0 and adapting and sampler.kernel != PAPER
     kernel, aim = (sampler.burn_in, None) if approaching else (sampler.kernel, sampler.target_acceptance)
     work = [(run.chart, Segment(chain, kernel, run.factor, n_steps, adapting, aim, run.length)) for chain in run.chains]
-    brought: list[Drawn] = workers.map(approach_in_chart if approaching else segment_in_chart, work)
+    brought: list[Drawn]
+    if run.together and not approaching:
+        (brought,) = workers.map(together_in_chart, [(run.chart, [segment for _, segment in work])])
+    else:
+        brought = workers.map(approach_in_chart if approaching else segment_in_chart, work)
     run.chains = [drawn.chain for drawn in brought]
     run.gradients += sum(drawn.gradients for drawn in brought)
     run.steps_done += n_steps

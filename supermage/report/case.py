@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -216,4 +217,5 @@ def convergence_facts(record: Record) -> ConvergenceFacts:
         smallest_ess_name=fewest.name,
         declared=bool(int(record.facts.get("converged", 1))),
         complete=bool(int(record.facts.get("complete", 1))),
+        modes=tuple(tuple(group) for group in json.loads(str(record.facts.get("modes", "[]")))),
     )

@@ -148,7 +148,10 @@ class ResidualFacts:
 
 @dataclass(frozen=True)
 class ConvergenceFacts:
-    """The worst convergence numbers and whose they are; ``declared`` is what the fit itself wrote, ``complete`` whether it ended."""
+    """The worst convergence numbers and whose they are.
+
+    ``declared`` is what the fit itself wrote, ``complete`` whether it ended, ``modes`` the chains by the mode that they lie in.
+    """
 
     worst_r_hat: float
     worst_r_hat_name: str
@@ -156,6 +159,7 @@ class ConvergenceFacts:
     smallest_ess_name: str
     declared: bool = True
     complete: bool = True
+    modes: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -303,7 +307,15 @@ def _convergence_words(facts: ConvergenceFacts) -> str:
     if has_converged(facts):
         return f"The chains agree: {numbers}.{end}"
     declared = "" if facts.declared else " The fit itself recorded that it did not converge."
-    return f"The chains do not agree well enough: {numbers}.{declared}{end}"
+    return f"The chains do not agree well enough: {numbers}.{mode_words(facts.modes)}{declared}{end}"
+
+
+def mode_words(modes: tuple[tuple[int, ...], ...]) -> str:
+    """A sentence on chains that lie in different modes, counted from 1; nothing where there is one mode."""
+    if len(modes) < 2:
+        return ""
+    groups = [", ".join(str(chain + 1) for chain in group) for group in modes]
+    return f" They lie in {len(modes)} modes that they do not cross between: chains {'; '.join(groups)}."
 
 
 def _sphere_words(facts: MassFacts) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 import warnings
 
 import numpy as np
 import pytest
 
-from supermage.inference.diagnostics import EDGE_SHARE, diagnose, diagnose_parameter, unwrap_angle
+from supermage.errors import DomainError
+from supermage.inference.diagnostics import EDGE_SHARE, diagnose, diagnose_parameter, find_modes, nested_rhat, unwrap_angle
 from supermage.inference.parameters import PARAMETERS
 
 with warnings.catch_warnings():
@@ -92,6 +94,35 @@ def test_verdict() -> None:
     mixed = diagnose({"x": good, "y": apart}, (X, y))
     assert mixed.worst_rhat == mixed.parameters["y"].rhat > mixed.parameters["x"].rhat
     assert mixed.smallest_ess == min(mixed.parameters["y"].ess_bulk, mixed.parameters["y"].ess_tail)
+
+
+def test_nested_rhat_by_its_definition() -> None:
+    """Four groups of three chains of one draw: the variance between group means over that within, Margossian et al. 2024, sec. 3."""
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(12, 1)) + np.repeat([0.0, 0.0, 3.0, 0.0], 3)[:, None]
+    groups = np.repeat(np.arange(4), 3)
+    means = np.array([x[groups == g].mean() for g in range(4)])
+    within = np.mean([statistics.variance(x[groups == g, 0].tolist()) for g in range(4)])
+    assert nested_rhat(x, groups.tolist()) == pytest.approx(math.sqrt(1.0 + statistics.variance(means.tolist()) / within))
+    assert nested_rhat(autoregressive(0.0), range(4)) == pytest.approx(1.0, abs=0.01)
+    # chains of one start agree with each other and not with those of the other
+    apart = autoregressive(0.0) + np.array([0.0, 0.0, 2.0, 2.0])[:, None]
+    assert nested_rhat(apart, [0, 0, 1, 1]) == pytest.approx(math.sqrt(1.0 + 2.0 / 1.0), rel=0.05)
+    with pytest.raises(DomainError, match="chains of at least two starts, got 1"):
+        nested_rhat(apart, [0, 0, 0, 0])
+
+
+def test_chains_in_different_modes_are_named() -> None:
+    near, far = autoregressive(0.5), autoregressive(0.5) + np.array([0.0, 6.0, 0.0, 6.0])[:, None]
+    assert find_modes({"x": near, "y": near}) == ((0, 1, 2, 3),)
+    assert find_modes({"x": near, "y": far}) == ((0, 2), (1, 3))
+    # a chain between two others joins them
+    assert find_modes({"x": near[:3] + np.array([0.0, 2.0, 4.0])[:, None]}) == ((0, 1, 2),)
+    found = diagnose({"x": near, "y": far}, (X, dataclasses.replace(X, name="y")))
+    assert found.modes == ((0, 2), (1, 3)) and not found.converged and found.worst_nested_rhat > 2.0
+    # on a circle 359 deg and 1 deg are one place
+    angle = (autoregressive(0.0) + np.array([359.0, 1.0, 359.0, 1.0])[:, None]) % 360.0
+    assert diagnose({"PA": angle}, (ANGLE,), circular=("PA",)).modes == ((0, 1, 2, 3),)
 
 
 def test_too_few_draws_do_not_converge() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from supermage.inference import fit as fit_module
 from supermage.inference.chains import Problem, Workers
 from supermage.inference.fit import _tell_discretisation, choose_chart, fit
 from supermage.inference.posterior import Posterior, open_posterior
-from supermage.inference.priors import build_priors
+from supermage.inference.priors import Priors, build_priors
 from supermage.progress import SilentProgress
 from supermage.recipe import FitSection, Recipe
 from tests.inference.toy import FREE, TRUTH, ToyFactory, held, toy_data, toy_fit, toy_recipe
@@ -219,12 +220,44 @@ def test_more_draws_continue_a_fit_that_ended(tmp_path: Path) -> None:
     assert_same_draws(run(toy_recipe(tmp_path / "twice", draws=20)), once)
 
 
+def test_a_fit_goes_on_until_its_chains_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked at after 20, 30, 45, 67, ... draws; the limit ends it; cut off and resumed it stops at the same draw."""
+    seen: list[int] = []
+
+    def agree_at(number: int) -> None:
+        def found(run_: Any, priors: Any, draws: int) -> bool:
+            seen.append(draws)
+            return draws >= number
+
+        monkeypatch.setattr(fit_module, "_converged", found)
+
+    agree_at(45)
+    recipe = toy_recipe(tmp_path / "one", draws=20, segment=7, most_draws=60)
+    assert run(recipe, until_converged=True).draws("Flux").shape == (2, 45) and seen == [20, 30, 45]
+    seen.clear()
+    assert run(recipe, until_converged=True).draws("Flux").shape == (2, 45)
+    agree_at(10**6)
+    seen.clear()
+    longer = run(recipe, until_converged=True)
+    assert longer.draws("Flux").shape == (2, 60) and seen == [20, 30, 45, 60]
+    assert_same_draws(longer, run(toy_recipe(tmp_path / "two", draws=60, segment=60)))
+
+
+def test_only_the_draws_that_were_looked_at_decide(undisturbed: Posterior) -> None:
+    rng = np.random.default_rng(1)
+    theta = rng.standard_normal((4, 3000, len(undisturbed.parameters)))
+    theta[:, 2000:] += 5.0 * np.arange(4)[:, None, None]
+    state = types.SimpleNamespace(draws={"theta": theta}, superchains=[])
+    assert fit_module._converged(state, Priors(undisturbed.parameters, {}), 2000)  # type: ignore[arg-type]
+    assert not fit_module._converged(state, Priors(undisturbed.parameters, {}), 3000)  # type: ignore[arg-type]
+
+
 def test_the_mark_knows_what_a_draw_depends_on(tmp_path: Path) -> None:
     def mark(**sampler: Any) -> str:
         recipe = toy_recipe(tmp_path, **sampler)
         return fit_module._fingerprint(recipe, open_visibilities(tmp_path / "visibilities.nc"))
 
-    assert mark() == mark(draws=99, segment=3, processes=2)
+    assert mark() == mark(draws=99, segment=3, processes=2, execution="loop", most_draws=7)
     for changed in ({"seed": 2}, {"warmup": (6, 8, 7)}, {"chains": 3}, {"metric_points": 3}, {"target_acceptance": 0.5}):
         assert mark(**changed) != mark(), changed
 

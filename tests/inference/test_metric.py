@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from supermage.inference.metric import (
+    WIDEST,
     add_ridge,
+    agree,
     effective_draws,
     factor_of_covariance,
     factor_of_precision,
@@ -21,6 +23,7 @@ from supermage.inference.metric import (
     pooled_covariance,
     ridge,
     shrink,
+    widest_direction,
 )
 from supermage.inference.model import Chart
 from tests.inference.toy import TRUTH, tensors, toy_data, toy_fit
@@ -111,6 +114,33 @@ def test_effective_draws_of_autoregressive_chains(rho: float) -> None:
     assert effective_draws(torch.from_numpy(x)) == pytest.approx(expected, rel=0.15)
     # neither offset nor unit of a parameter matters
     assert effective_draws(torch.from_numpy(1e3 * x - 7.0)) == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize("width", [1.0, 3.0])
+def test_the_widest_direction_is_that_of_the_draws(width: float) -> None:
+    """Unit normals but for one direction that no axis shows; 12 dimensions, 4 chains."""
+    rng = np.random.default_rng(12)
+    turn, _ = np.linalg.qr(rng.standard_normal((12, 12)))
+    scale = np.ones(12)
+    scale[0] = width
+    draws = torch.from_numpy((rng.standard_normal((600, 4, 12)) * scale) @ turn.T)
+    root = torch.from_numpy(rng.standard_normal((12, 12)) + 4.0 * np.eye(12))
+    assert widest_direction(draws @ root.mT, root) == pytest.approx(width, rel=0.08)
+    few = torch.from_numpy(rng.standard_normal((6, 4, 12)))
+    assert widest_direction(few, torch.eye(12, dtype=torch.float64)) < 1.3
+    assert widest_direction(100.0 * draws, torch.eye(12, dtype=torch.float64)) == WIDEST
+
+
+def test_covariances_that_agree_within_chance() -> None:
+    rng = np.random.default_rng(13)
+    truth = torch.diag(torch.logspace(-3, 3, 10, dtype=torch.float64))
+    agreed = [agree(torch.from_numpy(np.cov((rng.standard_normal((100, 10)) * truth.diagonal().sqrt().numpy()).T)), truth, effective=100.0)
+              for _ in range(200)]  # fmt: skip
+    assert np.mean(agreed) > 0.95
+    wider = truth.clone()
+    wider[0, 0] *= 4.0
+    assert not agree(wider, truth, effective=100.0) and not agree(truth, wider, effective=100.0)
+    assert not agree(truth, truth, effective=9.0)
 
 
 def test_effective_draws_of_next_to_nothing() -> None:

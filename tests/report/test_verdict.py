@@ -14,6 +14,7 @@ from supermage.report.verdict import (
     NoiseFacts,
     ResidualFacts,
     Status,
+    _convergence_words,
     black_hole_status,
     has_converged,
     judge,
@@ -120,6 +121,12 @@ def test_noise_that_is_not_what_is_stated_is_not_trusted(changes, words):
     assert len(found) == len(words)
     assert all(word in text for word, text in zip(words, found, strict=True))
     assert judge(MASS, facts, MIXED, RATIOS).status is (Status.DO_NOT_TRUST if words else Status.DETECTED)
+
+
+def test_chains_in_different_modes_are_told():
+    words = _convergence_words(dataclasses.replace(MIXED, worst_r_hat=1.9, modes=((0, 2), (1,), (3,))))
+    assert "in 3 modes that they do not cross between: chains 1, 3; 2; 4." in words
+    assert "modes" not in _convergence_words(dataclasses.replace(MIXED, worst_r_hat=1.9, modes=((0, 1, 2, 3),)))
 
 
 @pytest.mark.parametrize(
@@ -232,10 +239,11 @@ numbers = st.floats(allow_nan=True, allow_infinity=True)
 @given(
     st.builds(MassFacts, numbers, numbers, numbers, numbers, numbers, st.floats(0.01, 10)),
     st.builds(ResidualFacts, *[numbers] * 6),
-    st.builds(ConvergenceFacts, numbers, st.just("a"), numbers, st.just("b"), st.booleans()),
+    st.tuples(numbers, numbers, st.booleans()),
     st.dictionaries(st.just("a"), numbers),
 )
-def test_a_measurement_is_claimed_only_when_every_rule_allows_it(mass, residuals, convergence, ratios):
+def test_a_measurement_is_claimed_only_when_every_rule_allows_it(mass, residuals, mixing, ratios):
+    convergence = ConvergenceFacts(mixing[0], "a", mixing[1], "b", mixing[2])
     verdict = judge(mass, residuals, convergence, ratios)
     assert verdict.measured == (verdict.status is Status.DETECTED)
     if verdict.measured:

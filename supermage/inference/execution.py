@@ -1,0 +1,118 @@
+"""How the chains of a fit are carried: one after the other, in processes, or all in one vmapped pass. A timing probe decides."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from supermage.inference.chains import Problem
+from supermage.inference.model import Chart, PosteriorTarget
+from supermage.recipe import SamplerSection
+
+REPEATS = 3
+"""Times that each way is tried; the fastest counts."""
+
+SPREAD = 0.3
+"""Scatter of the trial positions about the middle of the priors, in the widths of the priors."""
+
+AGREEMENT = 1e-4
+"""Relative difference of a vmapped log density or gradient from the loop's from which on vmap is not used."""
+
+Way = Literal["loop", "processes", "vmap"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How chains are carried, and what the probe found.
+
+    Attributes
+    ----------
+    way
+        ``loop``: one chain after the other in this process; ``processes``: spread over several; ``vmap``: all chains in one pass.
+    processes
+        How many there are.
+    seconds
+        A step of all chains by each way that was tried, s; empty where the recipe decided.
+    """
+
+    way: Way = "loop"
+    processes: int = 1
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """The choice in a line."""
+        what = {"loop": "one chain after the other", "processes": f"chains in {self.processes} processes", "vmap": "all chains in one pass"}
+        tried = ", ".join(f"{way} {1e3 * seconds:.3g} ms" for way, seconds in self.seconds.items())
+        return what[self.way] + (f" (a step of all: {tried})" if tried else " (as the recipe says)")
+
+    def notes(self) -> dict[str, Any]:
+        """For a checkpoint or a posterior's attributes."""
+        return asdict(self)
+
+
+def choose_plan(problem: Problem, sampler: SamplerSection, *, cores: int | None = None) -> Plan:
+    """The recipe's way, or the fastest of those that a probe of the posterior's gradient tries.
+
+    Parameters
+    ----------
+    problem
+        The fit.
+    sampler
+        ``execution`` and ``processes`` of the recipe; ``processes`` alone, above 1, means processes.
+    cores
+        Cores that may be used; those of this process where not given.
+    """
+    available = len(os.sched_getaffinity(0)) if cores is None and hasattr(os, "sched_getaffinity") else (cores or os.cpu_count() or 1)
+    processes = min(sampler.chains, available) if sampler.processes is None else sampler.processes
+    if sampler.execution == "processes":
+        return Plan("processes", processes)
+    if sampler.execution == "vmap" or sampler.execution == "loop":
+        return Plan(sampler.execution)
+    if sampler.processes is not None:
+        return Plan("processes" if processes > 1 else "loop", processes)
+    target = problem.target(Chart())
+    normal = np.random.default_rng(sampler.seed).standard_normal((sampler.chains, target.coordinates.dimension))
+    positions = torch.from_numpy(SPREAD * normal)
+    one = _seconds(lambda: target.value_and_gradient(positions[0]))
+    seconds = {"loop": one * sampler.chains}
+    if processes > 1:
+        seconds["processes"] = one * -(-sampler.chains // processes)
+    vmapped = _vmapped_seconds(target, positions)
+    if vmapped is not None:
+        seconds["vmap"] = vmapped
+    ways: tuple[Way, ...] = ("loop", "processes", "vmap")
+    way = min((name for name in ways if name in seconds), key=lambda name: seconds[name])
+    return Plan(way, processes if way == "processes" else 1, {name: float(f"{value:.3g}") for name, value in seconds.items()})
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    function()
+    found = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        function()
+        found.append(time.perf_counter() - began)
+    return min(found)
+
+
+def _vmapped_seconds(target: PosteriorTarget, positions: Tensor) -> float | None:
+    """A step by vmap; None where the model does not allow it or its numbers are not those of the loop."""
+    try:
+        value, gradient = target.of_chains(positions)
+    except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError):
+        return None
+    expected = target(positions)
+    for found, wanted in ((value, expected[0]), (gradient, expected[1])):
+        fine = torch.isfinite(wanted)
+        scale = wanted[fine].abs().max().clamp(min=1.0) if bool(fine.any()) else torch.ones(())
+        if not torch.equal(torch.isfinite(found), fine) or bool(((found - wanted)[fine].abs() > AGREEMENT * scale).any()):
+            return None
+    return _seconds(lambda: target.of_chains(positions))

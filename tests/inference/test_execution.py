@@ -1,0 +1,103 @@
+"""How chains are carried: the probe takes the fastest way that gives the loop's numbers, and says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from supermage.inference import execution
+from supermage.inference.chains import Problem, Segment, run_segment, run_together, start_chain
+from supermage.inference.execution import Plan, choose_plan
+from supermage.inference.fit import fit
+from supermage.inference.langevin import KERNELS
+from supermage.inference.model import Chart
+from supermage.recipe import SamplerSection
+from tests.inference.toy import FREE, ToyFactory, held, toy_data, toy_fit, toy_recipe
+
+PROBLEM = Problem(toy_fit(toy_data(n_cell=20, n_channel=6), priors=held(*FREE)))
+TARGET = PROBLEM.target(Chart(cut=67.0))
+
+
+def sampler(**changes: object) -> SamplerSection:
+    return SamplerSection.model_validate({"chains": 4, **changes})
+
+
+def positions(chains: int) -> Tensor:
+    return 0.3 * torch.randn(chains, len(FREE), dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+def test_one_pass_gives_the_numbers_of_the_loop() -> None:
+    here = positions(5)
+    value, gradient = TARGET.of_chains(here)
+    expected = TARGET(here)
+    assert torch.allclose(value, expected[0], rtol=1e-12) and torch.allclose(gradient, expected[1], rtol=1e-9, atol=1e-9)
+    theta, log_jacobian = TARGET.parameters_of_chains(here)
+    for c in range(5):
+        one, jacobian = TARGET.parameters(here[c])
+        assert torch.allclose(theta[c], one, rtol=1e-12) and torch.allclose(log_jacobian[c], jacobian, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", sorted(set(KERNELS) - {"hmc"}))
+@pytest.mark.parametrize("adapting", [True, False])
+def test_chains_in_lockstep_are_the_chains_alone(kernel: str, adapting: bool) -> None:
+    chains = [start_chain(TARGET, z, step_size=0.3, seed=4, number=c) for c, z in enumerate(positions(3))]
+    factor = torch.eye(len(FREE), dtype=torch.float64)
+    segments = [Segment(chain, kernel, factor, 12, adapting) for chain in chains]
+    for segment, together in zip(segments, run_together(TARGET, segments), strict=True):
+        alone = run_segment(TARGET, segment)
+        for name in ("z", "theta", "log_density", "log_probability", "acceptance", "step_size"):
+            assert np.allclose(getattr(together, name), getattr(alone, name), rtol=1e-7, atol=1e-7), name
+        assert torch.equal(together.chain.generator, alone.chain.generator) and together.gradients == alone.gradients
+        assert np.allclose(together.chain.dual.log_average, alone.chain.dual.log_average, atol=1e-7)
+
+
+def test_the_recipe_decides_where_it_says() -> None:
+    assert choose_plan(PROBLEM, sampler(processes=3)) == Plan("processes", 3)
+    assert choose_plan(PROBLEM, sampler(processes=1)) == Plan("loop", 1)
+    assert choose_plan(PROBLEM, sampler(execution="processes"), cores=8) == Plan("processes", 4)
+    assert choose_plan(PROBLEM, sampler(execution="vmap", processes=2)).way == "vmap"
+    assert "as the recipe says" in choose_plan(PROBLEM, sampler(execution="loop")).words
+
+
+@pytest.mark.parametrize(("loop", "vmap", "cores", "expected"), [
+    (1.0, 5.0, 2, Plan("processes", 2, {"loop": 4.0, "processes": 2.0, "vmap": 5.0})),
+    (1.0, 5.0, 3, Plan("processes", 3, {"loop": 4.0, "processes": 2.0, "vmap": 5.0})),
+    (1.0, 0.5, 2, Plan("vmap", 1, {"loop": 4.0, "processes": 2.0, "vmap": 0.5})),
+    (1.0, 5.0, 1, Plan("loop", 1, {"loop": 4.0, "vmap": 5.0})),
+    (1.0, None, 4, Plan("processes", 4, {"loop": 4.0, "processes": 1.0})),
+])  # fmt: skip
+def test_the_fastest_way_is_taken(monkeypatch: pytest.MonkeyPatch, loop: float, vmap: float | None, cores: int, expected: Plan) -> None:
+    monkeypatch.setattr(execution, "_seconds", lambda function: loop)
+    monkeypatch.setattr(execution, "_vmapped_seconds", lambda target, here: vmap)
+    assert choose_plan(PROBLEM, sampler(), cores=cores) == expected
+
+
+def test_vmap_with_other_numbers_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert execution._vmapped_seconds(TARGET, positions(2)) is not None
+    right = TARGET.of_chains
+    for wrong in (lambda z: (right(z)[0] + 1.0, right(z)[1]), lambda z: (right(z)[0], 1.01 * right(z)[1]),
+                  lambda z: (torch.full((2,), -torch.inf, dtype=torch.float64), right(z)[1])):  # fmt: skip
+        monkeypatch.setattr(TARGET, "of_chains", wrong)
+        assert execution._vmapped_seconds(TARGET, positions(2)) is None
+
+    def refused(z: Tensor) -> tuple[Tensor, Tensor]:
+        raise RuntimeError("vmap: no batching rule")
+
+    monkeypatch.setattr(TARGET, "of_chains", refused)
+    assert execution._vmapped_seconds(TARGET, positions(2)) is None
+
+
+def test_a_fit_in_one_pass_is_the_fit_in_a_loop_and_says_how_it_was_carried(tmp_path: Path) -> None:
+    loop, vmap = (fit(recipe, factory=ToyFactory(recipe)) for recipe in (
+        toy_recipe(tmp_path / way, execution=way, draws=6) for way in ("loop", "vmap")))  # fmt: skip
+    for name in FREE:
+        assert np.allclose(loop.draws(name), vmap.draws(name), rtol=1e-5), name
+    assert json.loads(vmap.attributes["execution"])["way"] == "vmap" and json.loads(loop.attributes["execution"])["way"] == "loop"
+    # cut off and carried on under another wish, it goes on as it began
+    again = toy_recipe(tmp_path / "vmap", execution="loop", draws=9)
+    assert json.loads(fit(again, factory=ToyFactory(again)).attributes["execution"])["way"] == "vmap"
