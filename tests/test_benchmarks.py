@@ -37,6 +37,13 @@ def test_every_benchmark_says_what_it_does(path: Path, monkeypatch: pytest.Monke
     assert len(capsys.readouterr().out) > 100
 
 
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_no_benchmark_hides_a_package(path: Path) -> None:
+    """Run as a script, its folder comes first: a `coverage.py` there would be imported in place of the package that numba asks for."""
+    found = importlib.util.find_spec(path.stem)
+    assert found is None or FOLDER.parent / "tests" in Path(found.origin or "/").parents
+
+
 def test_the_demos_galaxy_can_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the cube and the visibilities are measured on, by the names that they import."""
     cube = load(FOLDER / "cube.py", monkeypatch)

@@ -126,8 +126,9 @@ def fit(
     factory = factory or ModelFactory(recipe)
     with _workers(factory) as workers:
         plan = choose_plan(workers.problem, section.sampler)
-        progress.start("execution", None)
-        progress.done(plan.words)
+        if found is None:
+            progress.start("execution", None)
+            progress.done(plan.words)
         workers.spread(factory, plan.processes)
         run = Run.restore(*found) if found is not None else begin(workers, priors, section, gridded, progress=progress)
         if found is None:

@@ -1,4 +1,4 @@
-"""MALA as a Pyro `MCMCKernel`: a thin adapter of the pure steps for `pyro.infer.MCMC` and any Pyro model."""
+"""Our kernels as Pyro `MCMCKernel`s: thin adapters of the pure steps for `pyro.infer.MCMC` and any Pyro model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from supermage.inference import langevin
 from supermage.inference.adaptation import final_step, start_dual_average, update_dual_average
 from supermage.inference.gauss_newton import FlatModel, gauss_newton_matrix, has_residuals
 from supermage.inference.langevin import KERNELS, Draw, State
-from supermage.inference.metric import add_ridge, effective_draws, factor_of_covariance, factor_of_precision, pooled_covariance, shrink
+from supermage.inference.metric import (
+    add_ridge,
+    effective_draws,
+    factor_of_covariance,
+    factor_of_precision,
+    pooled_covariance,
+    shrink,
+    widest_direction,
+)
 
 STAGE_SHARES = (0.05, 0.1, 0.15, 0.3)
 """Shares of the warm-up after which the metric is set anew; the rest only tunes the step size."""
@@ -145,6 +153,10 @@ class MALA(MCMCKernel):
             self._factor = factor_of_covariance(
                 shrink(covariance, torch.diag(covariance.diagonal()), effective=effective_draws(recent), prior=5.0)
             )
+        if len(self._trail) > 2 * self._factor.shape[0]:
+            self._length = widest_direction(torch.stack(self._trail)[:, None, :], self._factor)
+        if self._state is not None:
+            self._state = self._state._replace(momentum=torch.zeros_like(self._state.momentum))
 
     def logging(self) -> OrderedDict[str, str]:
         """Step size and mean acceptance, for Pyro's progress bar."""
@@ -155,3 +167,21 @@ class MALA(MCMCKernel):
     def diagnostics(self) -> dict[str, Any]:
         """Mean acceptance after warm-up, and the frozen step size."""
         return {"acceptance rate": self._accepted / max(1, self._drawn), "step size": float(final_step(self._dual)[0])}
+
+
+class PersistentMALA(MALA):
+    """`MALA` that keeps part of its momentum from step to step and reverses it on rejection (Horowitz 1991)."""
+
+    name = "persistent-mala"
+
+
+class JitteredHMC(MALA):
+    """Hamiltonian trajectories of uniformly drawn length, up to three times the posterior's widest direction, under `MALA`'s metric."""
+
+    name = "hmc"
+
+
+class Barker(MALA):
+    """Barker's proposal (Livingstone & Zanella 2022) under `MALA`'s metric: robust where gradients vary by orders of magnitude."""
+
+    name = "barker"

@@ -25,9 +25,10 @@ from supermage.inference.chains import (
     segment_in_chart,
     together_in_chart,
 )
-from supermage.inference.langevin import KERNELS, PAPER
+from supermage.inference.langevin import KERNELS, PAPER, State
 from supermage.inference.metric import add_ridge, factor_of_precision, widest_direction
 from supermage.inference.model import Chart
+from supermage.inference.pivots import carry_chain, choose_pivots
 from supermage.progress import Progress
 from supermage.recipe import SamplerSection
 
@@ -288,9 +289,11 @@ def _pooled_metric(run: Run, workers: Workers, sampler: SamplerSection) -> str:
     total = sampler.warmup[run.stage]
     half = slice(-(total - total // 2), None)
     position, log_density = run.warmup["z"][:, half], run.warmup["log_density"][:, half]
-    fishers = _fishers(run, workers, position, sampler.metric_points)
-    held = [c for c, weight in enumerate(log_weights(log_density, fishers)) if weight > NO_WEIGHT]
-    run.precision = torch.stack([fishers[c] for c in held]).mean(dim=0)
+    points = _picked(position, sampler.metric_points)
+    fishers = _fishers(run, workers, points)
+    means = [_mean_of_finite(matrices, otherwise=run.precision) for matrices in fishers]
+    held = [c for c, weight in enumerate(log_weights(log_density, means)) if weight > NO_WEIGHT]
+    run.precision = torch.stack([means[c] for c in held]).mean(dim=0)
     run.factor = factor_of_precision(add_ridge(run.precision, ridge_frac=sampler.ridge_frac, ridge_min=sampler.ridge_min))
     run.length = widest_direction(torch.from_numpy(position[held].swapaxes(0, 1).copy()), run.factor)
     note = f", metric from {sampler.metric_points} points, {run.length:.1f} wide"
@@ -299,20 +302,49 @@ def _pooled_metric(run: Run, workers: Workers, sampler: SamplerSection) -> str:
         homes = [position[held[c % len(held)], c % position.shape[1]] for c in strays]
         _bring_back(run, workers, strays, [torch.from_numpy(z.copy()) for z in homes])
         note += f", {len(strays)} of {len(run.chains)} chains brought back from modes with less than e^{NO_WEIGHT:.0f} of the weight"
+    if run.chart.velocity_radius is not None:
+        note += _move_pivots(run, workers, sampler, [z for c in held for z in points[c]], [matrix for c in held for matrix in fishers[c]])
     return note
 
 
-def _fishers(run: Run, workers: Workers, position: FloatArray, points: int) -> list[Tensor]:
-    """Fisher matrix plus prior of each chain, averaged over its share of ``points`` positions (chain, step, param).
+def _move_pivots(run: Run, workers: Workers, sampler: SamplerSection, points: list[Tensor], fishers: list[Tensor]) -> str:
+    """Put the pivots where the Fisher matrix changes least over where the chains are, and carry chains and metric there."""
+    finite = [k for k, matrix in enumerate(fishers) if bool(torch.isfinite(matrix).all())]
+    if not finite:
+        return ""
+    choice = choose_pivots(workers, run.chart, [points[k] for k in finite], [fishers[k] for k in finite])
+    if choice.chart == run.chart:
+        return ""
+    old, run.chart = run.chart, choice.chart
+    run.chains = workers.map(carry_chain, [(old, run.chart, chain) for chain in run.chains])
+    (best,) = workers.map(carry_chain, [(old, run.chart, replace(run.chains[0], state=_at(run.chains[0].state, run.best_z)))])
+    run.best_z, run.best_log_density = best.state.position[0], float(best.state.log_density[0])
+    run.precision = torch.stack(choice.fishers).mean(dim=0)
+    run.factor = factor_of_precision(add_ridge(run.precision, ridge_frac=sampler.ridge_frac, ridge_min=sampler.ridge_min))
+    return (f", pivots moved to {run.chart.velocity_radius:.3g} and {run.chart.slope_radius:.3g} arcsec "
+            f"(stiffness {choice.stiffness[0]:.2g} to {choice.stiffness[1]:.2g})")
+
+
+def _at(state: State, position: Tensor) -> State:
+    return state._replace(position=position[None])
+
+
+def _picked(position: FloatArray, points: int) -> list[list[Tensor]]:
+    """Each chain's share of ``points`` positions (chain, step, param), evenly spread along it."""
+    chains, steps, _ = position.shape
+    picked = np.linspace(0, steps - 1, max(1, math.ceil(points / chains))).round().astype(int)
+    return [[torch.from_numpy(position[c, k].copy()) for k in picked] for c in range(chains)]
+
+
+def _fishers(run: Run, workers: Workers, points: list[list[Tensor]]) -> list[list[Tensor]]:
+    """Fisher matrix plus prior at each chain's points.
 
     Source: the paper evaluates it at the best point alone (App. C.1). Averaged over the posterior it stays the natural metric where the
     curvature changes from place to place; a covariance pooled over the few effective draws of a warm-up stage is far noisier than either.
     """
-    chains, steps, _ = position.shape
-    picked = np.linspace(0, steps - 1, max(1, math.ceil(points / chains))).round().astype(int)
-    work = [(run.chart, torch.from_numpy(position[c, k].copy())) for c in range(chains) for k in picked]
-    matrices = workers.map(fisher_in_chart, work)
-    return [_mean_of_finite(matrices[c * len(picked) : (c + 1) * len(picked)], otherwise=run.precision) for c in range(chains)]
+    each = len(points[0])
+    matrices = workers.map(fisher_in_chart, [(run.chart, z) for of_chain in points for z in of_chain])
+    return [matrices[c * each : (c + 1) * each] for c in range(len(points))]
 
 
 def _mean_of_finite(matrices: list[Tensor], *, otherwise: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Do whole black-hole fits mean their intervals: galaxies drawn from the priors, observed, fitted, and ranked; prints JSON, resumes.
 
-    python benchmarks/coverage.py [--trials 100] [--output coverage.jsonl] [--part 1/1]
+    python benchmarks/mass_coverage.py [--trials 100] [--output mass-coverage.jsonl] [--part 1/1]
 
 Every trial draws all 15 parameters of the paper's model from uniform priors, adds noise (correlated along the channels, of the standard
 errors that a short mock observation was reduced to) to the forward model's visibilities, and runs the whole fit: starts, warm-up, chains
@@ -145,7 +145,7 @@ def main() -> None:
     """Run what is missing, judge all that is there, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--output", type=Path, default=Path("coverage.jsonl"))
+    parser.add_argument("--output", type=Path, default=Path("mass-coverage.jsonl"))
     parser.add_argument("--part", default="1/1", help="k/n: every n-th trial, from the k-th on")
     parser.add_argument("--judge", type=Path, nargs="+", help="judge these files and run nothing")
     options = parser.parse_args()
