@@ -1,6 +1,6 @@
 """Are the intervals honest: coverage and ranks of every likelihood on mocks whose truth is drawn from the prior; prints JSON.
 
-    python benchmarks/calibration.py gridded [--trials 400] [--output calibration-gridded.jsonl]
+    python benchmarks/calibration.py gridded [--trials 1600] [--output calibration-gridded.jsonl]
     python benchmarks/calibration.py chain [--trials 200] [--output calibration-chain.jsonl]
 
 `gridded` draws visibilities cell by cell (1 to 500 a cell, channels correlated by a Hanning window, system temperatures that the weights
@@ -167,7 +167,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     store = options.output or Path(f"calibration-{options.part}.jsonl")
-    trials = options.trials or (400 if options.part == "gridded" else 200)
+    trials = options.trials or (1600 if options.part == "gridded" else 200)
     if options.part == "chain":
         print(json.dumps({"chain": judge(run("chain", chain_trial, trials, store))}, indent=1))
         return

@@ -305,7 +305,7 @@ class SamplerSection(Section):
     step_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.2)
     """Step sizes that ``mala-paper`` tries in the last warm-up stage (ours: the paper gives no numbers)."""
     target_acceptance: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Acceptance that the step size is tuned to; where not given the kernel's own: 0.574 (mala), 0.8 (hmc), 0.9 (persistent-mala)."""
+    """Acceptance that the step size is tuned to; where not given the kernel's own: 0.574 (mala), 0.8 (hmc), 0.95 (persistent-mala)."""
     overdispersion: Positive = 3.0
     """Spread of the starts in widths of the Laplace approximation."""
     seed: Seed = 1

@@ -229,7 +229,7 @@ PAPER = "mala-paper"
 KERNELS: dict[str, Kernel] = {
     "mala": Kernel(_mala_kernel, 0.574),
     "hmc": Kernel(_hmc_kernel, 0.8, 2.0),
-    "persistent-mala": Kernel(_persistent_kernel, 0.9),
+    "persistent-mala": Kernel(_persistent_kernel, 0.95),
     "barker": Kernel(_barker_kernel, 0.4),
     PAPER: Kernel(_paper_kernel, 0.574),
 }
