@@ -268,7 +268,8 @@ def prior(name: str, lower: float, upper: float) -> Table:
 
 @pytest.mark.parametrize(("changes", "line"), [
     ({"sampler": {"kernel": "persistent-mla"}},
-     "fit.sampler.kernel must be one of mala, hmc, persistent-mala, got 'persistent-mla'; did you mean 'persistent-mala'?"),
+     "fit.sampler.kernel must be one of mala, hmc, persistent-mala, barker, mala-paper, "
+     "got 'persistent-mla'; did you mean 'persistent-mala'?"),
     ({"model": {"emulator": "nuker-mgee"}}, "a model must be one of nuker-mge, ..., got 'nuker-mgee'; did you mean 'nuker-mge'?"),
     ({"model": {"likelihood": "student"}}, "...input should be 'moderated_t', 'student_t', 'gaussian' or 'paper', got 'student'; "
                                           "did you mean 'student_t'?"),
@@ -581,7 +582,7 @@ def test_control_c_leaves_nothing_half_written(gridded_file: Path, tmp_path: Pat
     program = f"{heed}; from supermage.cli import main; main(['fit', {str(path)!r}])"
     with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
-        first = next(line for line in process.stderr if not line.startswith("supermage: warning: "))
+        first = next(line for line in process.stderr if not line.startswith(("supermage: warning: ", "execution: ")))
         time.sleep(0.5)
         os.killpg(process.pid, signal.SIGINT)
         last = process.stderr.read().splitlines()

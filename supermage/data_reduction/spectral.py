@@ -82,7 +82,9 @@ def _from_topocentre(time: float, position: FloatArray, phase_centre: tuple[floa
     from astropy.time import Time
     from astropy.utils import iers
 
-    with warnings.catch_warnings(), iers.conf.set_temp("auto_download", False), iers.conf.set_temp("iers_degraded_accuracy", "ignore"):
+    # tables of the Earth's rotation that are old are good to a second, some 0.03 m/s, and no reason to stop: nor is a network wanted
+    with (warnings.catch_warnings(), iers.conf.set_temp("auto_download", False), iers.conf.set_temp("iers_degraded_accuracy", "ignore"),
+          iers.conf.set_temp("auto_max_age", None)):
         warnings.simplefilter("ignore")
         moment = Time(time / 86400.0, format="mjd", scale=scale).utc
         observer = EarthLocation.from_geocentric(*position, unit=units.m).get_itrs(obstime=moment)

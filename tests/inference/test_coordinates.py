@@ -237,7 +237,7 @@ def test_prior_density_is_uniform() -> None:
     with torch.no_grad():
         log_prob = FIT.log_prob(theta) - FIT.log_likelihood(theta)
     assert math.isclose(float(log_prob), -target_volume - math.log(360.0 / 359.9), abs_tol=1e-9)
-    assert math.isclose(float(coordinates.log_prior(z)), float(log_jacobian) - target_volume, abs_tol=1e-9)
+    assert math.isclose(float(coordinates.log_prior(z)), float(log_jacobian) + float(log_prob), abs_tol=1e-9)
 
 
 def test_draws_from_the_prior_come_out_uniform_and_a_wrong_jacobian_is_seen() -> None:
