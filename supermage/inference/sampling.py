@@ -126,7 +126,7 @@ def sample(
     start
         Where the chains begin, (chains, d) float64.
     kernel
-        A name in `supermage.inference.langevin.KERNELS`.
+        A name in `supermage.inference.langevin.KERNELS`. ``mala-paper`` is MALA without jitter here: its list of steps belongs to fits.
     draws, warmup
         Steps a chain, kept and not kept.
     seed
