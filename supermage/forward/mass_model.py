@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -61,6 +62,7 @@ class MassModel(nn.Module):
             raise DomainError(f"halo must be 'none' or 'nfw', got {halo!r}")
         self.emulator, self.scale, self.halo = emulator, scale, halo
         self.curve = ScaleFreeCurve(emulator.width_ratio)
+        self._kept: list[tuple[tuple[Tensor | None, ...], Tensor]] | None = None
 
     def forward(self, theta: Mapping[str, Tensor], component: str = "total") -> Callable[[Tensor], Tensor]:
         """Squared circular velocity, (km/s)^2, of one component or of all as a function of ln(R / pc), any shape.
@@ -95,12 +97,34 @@ class MassModel(nn.Module):
         steeper = theta["gamma"] + theta["ml_gradient"] if "ml_gradient" in theta else theta["gamma"]
         return self.emulator.weights(theta["alpha"], steeper - theta["gamma_minus_beta"], steeper).to(torch.float64)
 
+    @contextlib.contextmanager
+    def one_curve(self) -> Iterator[None]:
+        """Inside, the stars' scale-free curve is reckoned once for one and the same tensors of shape and axis ratio, and shared.
+
+        For code that asks twice within one gradient. Not for two gradients: the first backward pass frees what the second would need.
+        """
+        before, self._kept = self._kept, []
+        try:
+            yield
+        finally:
+            self._kept = before
+
+    def _scale_free(self, theta: Mapping[str, Tensor], intrinsic: Tensor) -> Tensor:
+        shape = (theta["alpha"], theta["gamma_minus_beta"], theta["gamma"], theta.get("ml_gradient"), intrinsic)
+        for known, curve in self._kept or []:
+            if all(a is b for a, b in zip(known, shape, strict=True)):
+                return curve
+        curve = self.curve.velocity_squared(self._weights(theta), intrinsic)
+        if self._kept is not None:
+            self._kept[:] = [(shape, curve)]
+        return curve
+
     def _stars(self, theta: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:
         inclination = torch.deg2rad(theta["inclination"])
         intrinsic = theta["qintr"]
         observed = torch.sqrt((intrinsic * torch.sin(inclination)) ** 2 + torch.cos(inclination) ** 2)
         break_radius = theta["break_r"] * self.scale
         strength = GRAVITATIONAL_CONSTANT * 10.0 ** theta["intensity_rb"] * break_radius * observed
-        curve = strength * self.curve.velocity_squared(self._weights(theta), intrinsic)
+        curve = strength * self._scale_free(theta, intrinsic)
         log_break = torch.log(break_radius)
         return lambda log_radius: self.curve.interpolate(curve, (log_radius - log_break).flatten()).reshape(log_radius.shape)

@@ -14,8 +14,8 @@ optimum).
 
 Both are triangular. The bounds are kept by a smooth bijection of the line onto the prior's interval, `softbox`, never by rejection.
 
-The black hole's mass acts through v^2, so what the data know of log10 M grows as M^2: the posterior has a sharp flank and a flat tail of
-masses too small to be seen. `Stretch` lengthens its coordinate where the data speak, so that one step size suits both.
+What the data know of log10 M, and of other parameters, changes along the prior: `supermage.inference.stretches` lengthens their coordinates
+where the data speak, so that one step size suits both ends.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from supermage.inference.priors import Priors
+from supermage.inference.stretches import LOG_SQRT_2PI, Stretch, Stretched, Widening, probit, probit_inverse
 
 Scalar = Float[Tensor, ""]
 Theta = Mapping[str, Tensor]
@@ -37,7 +38,6 @@ Theta = Mapping[str, Tensor]
 EDGE = 0.04
 """Width of a softbox' edges in units of the interval."""
 
-_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _UNIFORM_STD = 1.0 / math.sqrt(12.0)
 
 
@@ -65,64 +65,6 @@ def softbox_inverse(y: Scalar, lower: float, upper: float, *, edge: float = EDGE
     t = (y - lower).clamp(1e-12 * span, span * (1 - 1e-12)) / width
     log_expm1 = t + torch.log(-torch.expm1(-t))
     return lower + width * (log_expm1 - torch.log1p(-torch.exp(t - 1.0 / edge)))
-
-
-def probit(z: Scalar, lower: float, upper: float) -> tuple[Scalar, Scalar]:
-    """``lower + (upper - lower) Phi(z)`` and the log of its derivative."""
-    return lower + (upper - lower) * torch.special.ndtr(z), math.log(upper - lower) - 0.5 * z * z - _LOG_SQRT_2PI
-
-
-def probit_inverse(theta: Scalar, lower: float, upper: float) -> Scalar:
-    """Inverse of `probit`; the edges are moved inwards by a part in 1e12."""
-    return torch.special.ndtri(((theta - lower) / (upper - lower)).clamp(1e-12, 1 - 1e-12))
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """``t = z + (r - 1 - log((1 + r) / 2)) / k`` with ``r = sqrt(1 + e^(2 k (z - knee)))``, whose derivative is r: 1 far below the knee.
-
-    Were the Fisher information about z ``e^(2 k (z - knee))``, information and unit normal prior together would be 1 everywhere in t.
-
-    Attributes
-    ----------
-    rate
-        k: half the rate at which the information's logarithm grows.
-    knee
-        z at which the data know as much as the prior.
-    """
-
-    rate: float
-    knee: float
-
-    @classmethod
-    def of_mass(cls, log_mass: float, lower: float, upper: float, information: float) -> Stretch | None:
-        """For information ``~ M^2`` that is ``information`` at ``log_mass``, prior uniform in log10 M; None where the data say little."""
-        if not information > 1.0:
-            return None
-        z = probit_inverse(torch.tensor(log_mass, dtype=torch.float64), lower, upper)
-        rate = math.log(10.0) * math.exp(float(probit(z, lower, upper)[1]))
-        return cls(rate, float(z) - 0.5 * math.log(information) / rate)
-
-    def slope(self, z: Scalar) -> Scalar:
-        """``dt / dz``."""
-        return torch.sqrt(1.0 + torch.exp(2.0 * self.rate * (z - self.knee)))
-
-    def forward(self, z: Scalar) -> Scalar:
-        """The coordinate t of z."""
-        r = self.slope(z)
-        return z + (r - 1.0 - torch.log(0.5 * (1.0 + r))) / self.rate
-
-    def inverse(self, t: Scalar) -> Scalar:
-        """The z of t by Newton's method; the last step carries the derivative."""
-        k, fixed = self.rate, t.detach()
-        z = torch.where(fixed < self.knee, fixed, self.knee + torch.log1p(k * (fixed - self.knee).clamp(min=0.0)) / k)
-        for _ in range(NEWTON_STEPS):
-            z = z - (self.forward(z) - fixed) / self.slope(z)
-        return z - (self.forward(z) - t) / self.slope(z)
-
-
-NEWTON_STEPS = 6
-"""Enough for 1e-13 over 12 widths on both sides of the knee."""
 
 
 @dataclass(frozen=True)
@@ -180,20 +122,33 @@ class Coordinates:
         Centre of the circle's chart, deg, for a position angle whose prior is the whole circle; the cut lies opposite.
     stretch
         Of the coordinate of ``log10_mbh``, where it is free.
+    widened
+        Other stretched coordinates, by name; those of pivots and of normal priors stay as they are.
+
+    Attributes
+    ----------
+    plain
+        Parameters that have a probit coordinate of their own, stretched or not.
     """
 
-    def __init__(self, priors: Priors, *, pivots: Pivots | None = None, cut: float = 180.0, stretch: Stretch | None = None) -> None:
+    def __init__(
+        self, priors: Priors, *, pivots: Pivots | None = None, cut: float = 180.0, stretch: Stretch | None = None,
+        widened: Mapping[str, Widening] | None = None,
+    ) -> None:
         self.priors = priors
         self.pivots = pivots
         self.cut = cut
         self.names = priors.names
         self._index = {name: i for i, name in enumerate(self.names)}
-        self._stretch = {} if stretch is None else {"log10_mbh": stretch}
+        self._stretch: dict[str, Stretched] = {**(widened or {}), **({} if stretch is None else {"log10_mbh": stretch})}
         self._bounds = {p.name: (p.lower, p.upper) for p in priors.free}
         self._normal = {p.name: p.normal for p in priors.free if p.normal is not None}
         for name in priors.circular:
             self._bounds[name] = (cut - 180.0, cut + 180.0)
         self._pivoted = [name for name in ("gamma", "intensity_rb") if pivots is not None and name in self._index]
+        self.plain = tuple(name for name in self.names if name not in self._pivoted and name not in self._normal)
+        bounds = torch.tensor([self._bounds[name] for name in self.plain], dtype=torch.float64).reshape(-1, 2)
+        self._plain_bounds = (bounds[:, 0], bounds[:, 1])
         self._fixed = {name: torch.tensor(value, dtype=torch.float64) for name, value in priors.fixed.items()}
         self._centre: dict[str, float] = {}
         if pivots is not None:
@@ -210,23 +165,24 @@ class Coordinates:
     def to_theta(self, z: Float[Tensor, "param"]) -> tuple[dict[str, Tensor], Scalar]:
         """Every parameter by name, and ``log |d theta / d z|`` over the free ones. Differentiable."""
         theta: dict[str, Tensor] = dict(self._fixed)
+        each = dict(zip(self.names, z.unbind(), strict=True))
         log_jacobian = z.new_zeros(())
-        for name, i in self._index.items():
-            if name in self._normal:
-                mean, deviation = self._normal[name]
-                theta[name] = mean + deviation * z[i]
-                log_jacobian = log_jacobian + math.log(deviation)
-            elif name not in self._pivoted:
-                here = z[i]
-                if name in self._stretch:
-                    here = self._stretch[name].inverse(here)
-                    log_jacobian = log_jacobian - torch.log(self._stretch[name].slope(here))
-                theta[name], slope = probit(here, *self._bounds[name])
-                log_jacobian = log_jacobian + slope
+        for name, (mean, deviation) in self._normal.items():
+            theta[name] = mean + deviation * each[name]
+            log_jacobian = log_jacobian + math.log(deviation)
+        for name in self.plain:
+            if name in self._stretch:
+                each[name] = self._stretch[name].inverse(each[name])
+                log_jacobian = log_jacobian - torch.log(self._stretch[name].slope(each[name]))
+        if self.plain:
+            # all at once: a dozen small operations each would cost as much as the disc
+            values, slopes = probit(torch.stack([each[name] for name in self.plain]), *self._plain_bounds)
+            theta |= zip(self.plain, values.unbind(), strict=True)
+            log_jacobian = log_jacobian + slopes.sum()
         for name in self._pivoted:
             lower, upper = self._bounds[name]
             scale = (upper - lower) * _UNIFORM_STD
-            u = self._centre[name] + scale * z[self._index[name]]
+            u = self._centre[name] + scale * each[name]
             theta[name], slope = softbox(u - self._offset(name, theta), lower, upper)
             log_jacobian = log_jacobian + slope + math.log(scale)
         for p in self.priors.free:
@@ -252,11 +208,22 @@ class Coordinates:
                     z[i] = self._stretch[name].forward(z[i])
         return z
 
+    def jacobian(self, z: Float[Tensor, "param"]) -> Float[Tensor, "param param"]:
+        """Derivatives of the free parameters by z: a row for each pivot's parameter, a diagonal for the rest, which know their own z."""
+        leaf = z.detach().clone().requires_grad_(True)
+        theta = self.to_theta(leaf)[0]
+        # the sum of parameters of one variable each has their derivatives for its gradient
+        rest = sum((theta[name] for name in self.names if name not in self._pivoted), start=0.0 * leaf.sum())
+        matrix = torch.diag(torch.autograd.grad(rest, leaf, retain_graph=True)[0])
+        for name in self._pivoted:
+            (matrix[self._index[name]],) = torch.autograd.grad(theta[name], leaf, retain_graph=True)
+        return matrix.detach()
+
     def prior_precision(self, z: Float[Tensor, "param"]) -> Float[Tensor, "param"]:
         """Inverse variance of the prior in each coordinate: 1 where it is a unit normal (the pivots' to the second moment)."""
         precision = torch.ones_like(z)
         for name, stretch in self._stretch.items():
-            if name in self._index:
+            if name in self.plain:
                 i = self._index[name]
                 precision[i] = stretch.slope(stretch.inverse(z[i])) ** -2
         return precision
@@ -265,12 +232,12 @@ class Coordinates:
         """The free parameters of theta as a vector."""
         return torch.stack([theta[name] for name in self.names])
 
-    def log_prior(self, z: Float[Tensor, "param"]) -> Scalar:
-        """Log density of z under the priors."""
-        normal = sum((-0.5 * z[self._index[name]] ** 2 - _LOG_SQRT_2PI for name in self._normal), start=z.new_zeros(()))
+    def log_prior(self, z: Float[Tensor, "param"], log_jacobian: Scalar | None = None) -> Scalar:
+        """Log density of z under the priors; ``log_jacobian`` is that of `to_theta`, where it is known already."""
+        normal = sum((-0.5 * z[self._index[name]] ** 2 - LOG_SQRT_2PI for name in self._normal), start=z.new_zeros(()))
         circular = self.priors.circular
         widths = sum(math.log(360.0) if p.name in circular else p.log_prior_width for p in self.priors.free)
-        return self.to_theta(z)[1] + normal - widths
+        return (self.to_theta(z)[1] if log_jacobian is None else log_jacobian) + normal - widths
 
     def _offset(self, name: str, theta: Theta) -> Tensor:
         assert self.pivots is not None

@@ -20,7 +20,6 @@ from supermage.data_reduction.gridded import GriddedVisibilities, open_visibilit
 from supermage.errors import DataError, RecipeError, SupermageError, nearest_name
 from supermage.inference.chains import Workers, chain_in_chart
 from supermage.inference.checkpoint import CheckpointStore, fingerprint
-from supermage.inference.coordinates import Stretch
 from supermage.inference.diagnostics import diagnose
 from supermage.inference.execution import Plan, choose_plan
 from supermage.inference.langevin import KERNELS, PAPER
@@ -42,6 +41,7 @@ from supermage.inference.start import (
     scan,
     vary_starts,
 )
+from supermage.inference.stretches import Stretch
 from supermage.models.registry import describe
 from supermage.progress import Progress, SilentProgress
 from supermage.recipe import BLOCK_PARAMETER, FitSection, Recipe, SamplerSection

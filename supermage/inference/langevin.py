@@ -169,7 +169,7 @@ TRAJECTORY = 3.0
 MAX_LEAPFROG = 48
 """Most leapfrog steps of one trajectory."""
 
-FRICTION = 1.0
+FRICTION = 0.5
 """Rate at which the persistent kernel forgets its momentum, in units of one over the posterior's widest direction."""
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import pyro
@@ -16,11 +17,12 @@ from torch import Tensor
 
 from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.errors import DomainError, RecipeError
-from supermage.inference.coordinates import Coordinates, Pivots, Stretch
+from supermage.inference.coordinates import Coordinates, Pivots
 from supermage.inference.likelihood import ObservedVisibilities, VisibilityNoise
 from supermage.inference.metric import gauss_newton, jacobian
 from supermage.inference.nuisances import BlockNuisances
 from supermage.inference.priors import Priors, build_priors
+from supermage.inference.stretches import Stretch, Widening
 from supermage.recipe import Recipe
 
 Theta = Mapping[str, Tensor]
@@ -42,13 +44,43 @@ class SkyModel(Protocol):
 
 @dataclass(frozen=True)
 class Chart:
-    """Which coordinates the sampler uses, in numbers for a file: the circle's centre, the pivots' radii and reference, stretch."""
+    """Which coordinates the sampler uses, in numbers for a file.
+
+    Attributes
+    ----------
+    cut
+        The circle's centre.
+    velocity_radius, slope_radius, reference
+        Of the pivots.
+    stretch
+        Rate and knee of the mass' `Stretch`.
+    widened
+        Name, gain, rate and knee of every `Widening`.
+    """
 
     cut: float = 180.0
     velocity_radius: float | None = None
     slope_radius: float | None = None
     reference: tuple[tuple[str, float], ...] = ()
     stretch: tuple[float, float] | None = None
+    widened: tuple[tuple[str, float, float, float], ...] = ()
+
+    def notes(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def of_notes(cls, notes: Mapping[str, Any]) -> Chart:
+        """The inverse of `notes`, from what JSON makes of it."""
+        stretch = notes["stretch"]
+        return cls(
+            notes["cut"],
+            notes["velocity_radius"],
+            notes["slope_radius"],
+            tuple((str(name), float(value)) for name, value in notes["reference"]),
+            None if stretch is None else (float(stretch[0]), float(stretch[1])),
+            tuple((str(name), float(gain), float(rate), float(knee)) for name, gain, rate, knee in notes["widened"]),
+        )
 
 
 class GalaxyFit:
@@ -106,6 +138,11 @@ class GalaxyFit:
         trace = poutine.trace(poutine.condition(self.pyro_model, data=dict(theta))).get_trace()
         return torch.as_tensor(trace.log_prob_sum())
 
+    def one_curve(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, pivots and model share the stars' velocity curve where they are given one and the same tensors."""
+        keeping: Callable[[], contextlib.AbstractContextManager[None]] = getattr(self.galaxy_model, "one_curve", contextlib.nullcontext)
+        return keeping()
+
     def log_likelihood(self, theta: Theta) -> Float[Tensor, ""]:
         """Log likelihood of every parameter's value."""
         return self.noise.log_likelihood_of(self.noise.residual(self.visibilities(theta)))
@@ -117,12 +154,13 @@ class GalaxyFit:
     def coordinates(self, chart: Chart) -> Coordinates:
         """The coordinates that a chart describes."""
         stretch = None if chart.stretch is None else Stretch(*chart.stretch)
+        widened = {name: Widening(*numbers) for name, *numbers in chart.widened}
         if chart.velocity_radius is None or chart.slope_radius is None:
-            return Coordinates(self.priors, cut=chart.cut, stretch=stretch)
+            return Coordinates(self.priors, cut=chart.cut, stretch=stretch, widened=widened)
         radii = (chart.velocity_radius, chart.slope_radius)
         reference = dict(chart.reference)
         pivots = Pivots(*radii, self._log_velocity_squared(radii[0]), reference, self._black_hole_over_stars(reference, radii))
-        return Coordinates(self.priors, pivots=pivots, cut=chart.cut, stretch=stretch)
+        return Coordinates(self.priors, pivots=pivots, cut=chart.cut, stretch=stretch, widened=widened)
 
     def _black_hole_over_stars(self, reference: Mapping[str, float], radii: tuple[float, float]) -> tuple[float, float]:
         """V^2 of the black hole over that of the stars at two radii."""
@@ -172,12 +210,15 @@ class PosteriorTarget:
     def value_and_gradient(self, z: Float[Tensor, "param"]) -> tuple[Tensor, Tensor]:
         """Log density and gradient; minus infinity and zero where the model is not finite."""
         leaf = z.detach().clone().requires_grad_(True)
-        theta, log_jacobian = self.coordinates.to_theta(leaf)
-        try:
-            value = self.fit.log_prob(theta) + log_jacobian
-        except DomainError:
-            # a prior's very edge may lie outside the model's domain: a scale length of exactly 0 is no disc
-            return torch.tensor(-torch.inf, dtype=torch.float64), torch.zeros_like(z)
+        with self.fit.one_curve():
+            theta, log_jacobian = self.coordinates.to_theta(leaf)
+            try:
+                likelihood = self.fit.log_likelihood(theta)
+            except DomainError:
+                # a prior's very edge may lie outside the model's domain: a scale length of exactly 0 is no disc
+                return torch.tensor(-torch.inf, dtype=torch.float64), torch.zeros_like(z)
+        # the same as `log_density`, without a trace of the Pyro program, which takes as long as a small model
+        value = likelihood + self.coordinates.log_prior(leaf, log_jacobian)
         self._last = (leaf.detach(), self.coordinates.vector(theta).detach(), log_jacobian.detach())
         if not torch.isfinite(value):
             return torch.tensor(-torch.inf, dtype=torch.float64), torch.zeros_like(z)
@@ -222,7 +263,11 @@ class PosteriorTarget:
 
     def fisher(self, z: Float[Tensor, "param"], *, with_prior: bool = True) -> Float[Tensor, "param param"]:
         """``J^T J`` plus the prior's inverse variances, 1 for nearly every coordinate."""
-        matrix = gauss_newton(jacobian(lambda p: self.fit.whitened_residual(self.coordinates.to_theta(p)[0]), z))
+        def residual(here: Tensor) -> Tensor:
+            with self.fit.one_curve():
+                return self.fit.whitened_residual(self.coordinates.to_theta(here)[0])
+
+        matrix = gauss_newton(jacobian(residual, z))
         return matrix + torch.diag(self.coordinates.prior_precision(z.detach())) if with_prior else matrix
 
 

@@ -7,6 +7,7 @@ of the metric. A matrix is carried from one chart to another by the charts' Jaco
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from supermage.inference import langevin
 from supermage.inference.chains import Chain, Problem, Workers
-from supermage.inference.coordinates import Coordinates
 from supermage.inference.metric import factor_of_precision
 from supermage.inference.model import Chart
 
@@ -48,20 +48,19 @@ class PivotChoice:
     stiffness: tuple[float, float]
 
 
-def chart_jacobian(coordinates: Coordinates, z: Float[Tensor, "param"]) -> Matrix:
-    """Derivatives of the free parameters by z."""
-    return torch.func.jacfwd(lambda here: coordinates.vector(coordinates.to_theta(here)[0]))(z)
-
-
-def carry_fishers(problem: Problem, old: Chart, new: Chart, points: list[Tensor], fishers: list[Matrix]) -> list[Matrix]:
-    """Fisher matrices plus prior at points of the old chart, in the new one; for `Workers.map`."""
-    here, there = (problem.fit.coordinates(chart) for chart in (old, new))
-    carried = []
+def carry_fishers(problem: Problem, old: Chart, new: Sequence[Chart], points: list[Tensor], fishers: list[Matrix]) -> list[list[Matrix]]:
+    """Fisher matrices plus prior at points of the old chart, in each of the new ones; for `Workers.map`."""
+    here, all_there = problem.fit.coordinates(old), [problem.fit.coordinates(chart) for chart in new]
+    carried: list[list[Matrix]] = [[] for _ in new]
     for z, fisher in zip(points, fishers, strict=True):
-        moved = there.from_theta(here.to_theta(z)[0])
-        change = torch.linalg.solve(chart_jacobian(here, z), chart_jacobian(there, moved))
-        likelihood = fisher - torch.diag(here.prior_precision(z))
-        carried.append(change.mT @ likelihood @ change + torch.diag(there.prior_precision(moved)))
+        with torch.no_grad():
+            theta = here.to_theta(z)[0]
+        likelihood, jacobian = fisher - torch.diag(here.prior_precision(z)), here.jacobian(z)
+        for there, matrices in zip(all_there, carried, strict=True):
+            with torch.no_grad():
+                moved = there.from_theta(theta)
+            change = torch.linalg.solve(jacobian, there.jacobian(moved))
+            matrices.append(change.mT @ likelihood @ change + torch.diag(there.prior_precision(moved)))
     return carried
 
 
@@ -93,7 +92,8 @@ def choose_pivots(workers: Workers, chart: Chart, points: list[Tensor], fishers:
         return PivotChoice(chart, fishers, (before, before))
     trials = [replace(chart, velocity_radius=a * chart.velocity_radius, slope_radius=b * chart.slope_radius)
               for a, b in itertools.product(FACTORS, FACTORS) if (a, b) != (1.0, 1.0)]  # fmt: skip
-    carried = workers.map(carry_fishers, [(chart, trial, points, fishers) for trial in trials])
+    of_points = workers.map(carry_fishers, [(chart, trials, [z], [fisher]) for z, fisher in zip(points, fishers, strict=True)])
+    carried = [[matrices[k][0] for matrices in of_points] for k in range(len(trials))]
     found = [stiffness(matrices) for matrices in carried]
     best = min(range(len(trials)), key=found.__getitem__)
     if not found[best] < WORTH_MOVING * before:
@@ -105,6 +105,11 @@ def carry_chain(problem: Problem, old: Chart, new: Chart, chain: Chain) -> Chain
     """A chain at the same parameters in another chart, its momentum forgotten; for `Workers.map`."""
     position = carry_position(problem, old, new, chain.state.position[0])
     return replace(chain, state=langevin.init(problem.target(new), position[None]))
+
+
+def carry_positions(problem: Problem, old: Chart, new: Chart, positions: list[Tensor]) -> list[Tensor]:
+    """`carry_position` of many; for `Workers.map`."""
+    return [carry_position(problem, old, new, z) for z in positions]
 
 
 def carry_position(problem: Problem, old: Chart, new: Chart, z: Float[Tensor, "param"]) -> Float[Tensor, "param"]:

@@ -28,7 +28,8 @@ from supermage.inference.chains import (
 from supermage.inference.langevin import KERNELS, PAPER, State
 from supermage.inference.metric import add_ridge, factor_of_precision, widest_direction
 from supermage.inference.model import Chart
-from supermage.inference.pivots import carry_chain, choose_pivots
+from supermage.inference.pivots import carry_chain, carry_positions, choose_pivots
+from supermage.inference.widening import choose_widening
 from supermage.progress import Progress
 from supermage.recipe import SamplerSection
 
@@ -40,6 +41,9 @@ RECORDS = ("z", "theta", "log_density", "log_probability", "acceptance", "step_s
 
 APPROACH = 25
 """Steps of the first stage between two evaluations of each chain's own metric."""
+
+CARRIED_EVERY = 5
+"""Of the warm-up's draws every so many are carried into a new chart, to see how wide the posterior is there."""
 
 NO_WEIGHT = -30.0
 """A mode with this log weight against the best one is of no account: in warm-up its chains are brought back, and the record says so."""
@@ -109,13 +113,7 @@ class Run:
     def notes(self) -> dict[str, Any]:
         """The rest, for JSON."""
         return {
-            "chart": [
-                self.chart.cut,
-                self.chart.velocity_radius,
-                self.chart.slope_radius,
-                list(map(list, self.chart.reference)),
-                self.chart.stretch,
-            ],
+            "chart": self.chart.notes(),
             "chains": len(self.chains),
             "best_log_density": self.best_log_density,
             "stage": self.stage,
@@ -135,14 +133,7 @@ class Run:
         def part(prefix: str) -> dict[str, NDArray[Any]]:
             return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
-        cut, velocity_radius, slope_radius, reference, stretch = notes["chart"]
-        chart = Chart(
-            cut,
-            velocity_radius,
-            slope_radius,
-            tuple((str(name), float(value)) for name, value in reference),
-            None if stretch is None else (float(stretch[0]), float(stretch[1])),
-        )
+        chart = Chart.of_notes(notes["chart"])
         factor, precision, best_z = (torch.from_numpy(arrays[name].copy()) for name in ("factor", "precision", "best_z"))
         chains = [Chain.from_arrays(part(f"chain{number}.")) for number in range(notes["chains"])]
         return cls(
@@ -302,17 +293,20 @@ def _pooled_metric(run: Run, workers: Workers, sampler: SamplerSection) -> str:
         homes = [position[held[c % len(held)], c % position.shape[1]] for c in strays]
         _bring_back(run, workers, strays, [torch.from_numpy(z.copy()) for z in homes])
         note += f", {len(strays)} of {len(run.chains)} chains brought back from modes with less than e^{NO_WEIGHT:.0f} of the weight"
-    if run.chart.velocity_radius is not None:
-        note += _move_pivots(run, workers, sampler, [z for c in held for z in points[c]], [matrix for c in held for matrix in fishers[c]])
-    return note
+    known = [pair for c in held for pair in zip(points[c], fishers[c], strict=True)]
+    return note + _renew_chart(run, workers, sampler, position[held], known)
 
 
-def _move_pivots(run: Run, workers: Workers, sampler: SamplerSection, points: list[Tensor], fishers: list[Tensor]) -> str:
-    """Put the pivots where the Fisher matrix changes least over where the chains are, and carry chains and metric there."""
-    finite = [k for k, matrix in enumerate(fishers) if bool(torch.isfinite(matrix).all())]
+def _renew_chart(run: Run, workers: Workers, sampler: SamplerSection, position: FloatArray, known: list[tuple[Tensor, Tensor]]) -> str:
+    """Choose pivots and widenings by which the Fisher matrix changes least over where the chains are, and carry chains and metric there."""
+    finite = [(z, matrix) for z, matrix in known if bool(torch.isfinite(matrix).all())]
     if not finite:
         return ""
-    choice = choose_pivots(workers, run.chart, [points[k] for k in finite], [fishers[k] for k in finite])
+    points, fishers = [z for z, _ in finite], [matrix for _, matrix in finite]
+    pivots = choose_pivots(workers, run.chart, points, fishers)
+    if pivots.chart != run.chart:
+        (points,) = workers.map(carry_positions, [(run.chart, pivots.chart, points)])
+    choice = choose_widening(workers, pivots.chart, points, pivots.fishers)
     if choice.chart == run.chart:
         return ""
     old, run.chart = run.chart, choice.chart
@@ -321,8 +315,17 @@ def _move_pivots(run: Run, workers: Workers, sampler: SamplerSection, points: li
     run.best_z, run.best_log_density = best.state.position[0], float(best.state.log_density[0])
     run.precision = torch.stack(choice.fishers).mean(dim=0)
     run.factor = factor_of_precision(add_ridge(run.precision, ridge_frac=sampler.ridge_frac, ridge_min=sampler.ridge_min))
-    return (f", pivots moved to {run.chart.velocity_radius:.3g} and {run.chart.slope_radius:.3g} arcsec "
-            f"(stiffness {choice.stiffness[0]:.2g} to {choice.stiffness[1]:.2g})")
+    some = [[torch.from_numpy(z.copy()) for z in of_chain[::CARRIED_EVERY]] for of_chain in position]
+    moved = workers.map(carry_positions, [(old, run.chart, of_chain) for of_chain in some])
+    run.length = widest_direction(torch.stack([torch.stack(of_chain) for of_chain in moved], dim=1), run.factor)
+    note = f", now {run.length:.1f} wide"
+    if pivots.chart != old:
+        note += (f", pivots moved to {run.chart.velocity_radius:.3g} and {run.chart.slope_radius:.3g} arcsec "
+                 f"(stiffness {pivots.stiffness[0]:.2g} to {pivots.stiffness[1]:.2g})")
+    if choice.chart.widened != old.widened:
+        names = ", ".join(name for name, *_ in choice.chart.widened) or "none"
+        note += f", widened: {names} (unevenness {choice.unevenness[0]:.2g} to {choice.unevenness[1]:.2g})"
+    return note
 
 
 def _at(state: State, position: Tensor) -> State:

@@ -194,3 +194,13 @@ def test_centres_must_lie_inside_the_image(gridded: GriddedVisibilities) -> None
     for prior, got in (({"lower": 1.93, "upper": 2.5}, "1.93 to 2.5"), ({"fixed": -2.0}, "-2 to -2")):
         with pytest.raises(RecipeError, match=rf"^the centre must lie inside the image, -1.92 to 1.92 arcsec, got y of {got} arcsec$"):
             build_model(recipe(priors={"y": prior}), gridded)
+
+
+def test_the_sampler_walks_on_the_pyro_programs_density() -> None:
+    """Its value leaves the trace out and shares one velocity curve between pivots and model; neither may change it."""
+    for z in (Z, Z + 0.05, Z - 0.05):
+        value, gradient = TARGET.value_and_gradient(z)
+        assert float(value) == pytest.approx(float(TARGET.log_density(z)), abs=1e-8)
+        leaf = z.clone().requires_grad_(True)
+        (expected,) = torch.autograd.grad(TARGET.log_density(leaf), leaf)
+        assert torch.allclose(gradient, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))

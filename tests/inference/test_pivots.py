@@ -12,7 +12,7 @@ from torch import Tensor
 from supermage.inference.chains import Workers, chain_in_chart, fisher_in_chart
 from supermage.inference.fit import choose_chart
 from supermage.inference.model import Chart
-from supermage.inference.pivots import FACTORS, carry_chain, carry_fishers, carry_position, chart_jacobian, choose_pivots, stiffness
+from supermage.inference.pivots import FACTORS, carry_chain, carry_fishers, carry_position, choose_pivots, stiffness
 from tests.inference.toy import FREE, TRUTH, held, random_theta, toy_data, toy_fit
 
 FIT = toy_fit(toy_data(n_cell=20, n_channel=6), priors=held(*FREE))
@@ -33,7 +33,7 @@ def points(number: int) -> list[Tensor]:
 def test_matrices_are_carried_as_they_would_be_computed(workers: Workers) -> None:
     here = points(4)
     fishers = [fisher_in_chart(workers.problem, OLD, z) for z in here]
-    all_carried = carry_fishers(workers.problem, OLD, NEW, here, fishers)
+    (all_carried,) = carry_fishers(workers.problem, OLD, [NEW], here, fishers)
     for z, carried in zip(here, all_carried, strict=True):
         there = carry_position(workers.problem, OLD, NEW, z)
         direct = fisher_in_chart(workers.problem, NEW, there)
@@ -43,7 +43,7 @@ def test_matrices_are_carried_as_they_would_be_computed(workers: Workers) -> Non
 
 def test_jacobian_of_a_chart_is_the_numerical_one() -> None:
     coordinates, z = FIT.coordinates(OLD), points(1)[0]
-    found = chart_jacobian(coordinates, z)
+    found = coordinates.jacobian(z)
     for i in range(len(z)):
         step = torch.zeros_like(z)
         step[i] = 1e-5
@@ -71,7 +71,7 @@ def test_the_chart_that_makes_the_matrix_constant_is_found(workers: Workers) -> 
     there = [carry_position(workers.problem, OLD, NEW, z) for z in here]
     coordinates = FIT.coordinates(NEW)
     constant = [10.0 * root @ root.mT + torch.diag(coordinates.prior_precision(z)) for z in there]
-    seen = carry_fishers(workers.problem, NEW, OLD, there, constant)
+    (seen,) = carry_fishers(workers.problem, NEW, [OLD], there, constant)
     choice = choose_pivots(workers, OLD, here, seen)
     assert 1.4 in FACTORS and 0.7 in FACTORS
     assert choice.chart.velocity_radius == pytest.approx(NEW.velocity_radius)
