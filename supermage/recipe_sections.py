@@ -278,8 +278,9 @@ class SamplerSection(Section):
     """Name of the kernel."""
     chains: Annotated[int, Field(ge=2)] = 4
     """Independent chains."""
-    execution: Literal["auto", "loop", "processes", "vmap"] = "auto"
-    """How chains are carried: one after the other, in processes, in one vmapped pass, or as ``processes`` or a timing probe says."""
+    execution: Literal["auto", "loop", "processes", "vmap", "gpu"] = "auto"
+    """How chains are carried: one after the other, in processes, in one vmapped pass (``gpu``: on a CUDA device), or as ``processes`` or a
+    timing probe says."""
     processes: Annotated[int, Field(ge=1)] | None = None
     """Processes that share the chains; where not given as many as there are cores, if the probe finds that they pay."""
     starts: Annotated[int, Field(ge=1)] = 200

@@ -173,12 +173,18 @@ class Problem:
 
     def __init__(self, fit: GalaxyFit) -> None:
         self.fit = fit
+        self._together: GalaxyFit | None = None
         self._target: tuple[Chart, PosteriorTarget] | None = None
+
+    def accelerate(self, device: str | None) -> None:
+        """From now on chains in one pass use a model on this device; None: that of the loop."""
+        self._together = None if device is None else self.fit.on(device)
+        self._target = None
 
     def target(self, chart: Chart) -> PosteriorTarget:
         """The posterior in a chart's coordinates."""
         if self._target is None or self._target[0] != chart:
-            self._target = (chart, PosteriorTarget(self.fit, self.fit.coordinates(chart)))
+            self._target = (chart, PosteriorTarget(self.fit, self.fit.coordinates(chart), self._together))
         return self._target[1]
 
 

@@ -1,4 +1,7 @@
-"""How the chains of a fit are carried: one after the other, in processes, or all in one vmapped pass. A timing probe decides."""
+"""How the chains of a fit are carried: one after the other, in processes, or in one vmapped pass, on a graphics card if there is one.
+
+A timing probe decides.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from supermage.errors import RecipeError
 from supermage.inference.chains import Problem
 from supermage.inference.model import Chart, PosteriorTarget
 from supermage.recipe import SamplerSection
@@ -25,7 +29,8 @@ SPREAD = 0.3
 AGREEMENT = 1e-4
 """Relative difference of a vmapped log density or gradient from the loop's from which on vmap is not used."""
 
-Way = Literal["loop", "processes", "vmap"]
+Way = Literal["loop", "processes", "vmap", "gpu"]
+TOGETHER = ("vmap", "gpu")
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class Plan:
     Attributes
     ----------
     way
-        ``loop``: one chain after the other in this process; ``processes``: spread over several; ``vmap``: all chains in one pass.
+        ``loop``: one chain after the other in this process; ``processes``: spread over several; ``vmap``: all chains in one pass;
+        ``gpu``: the same on a graphics card.
     processes
         How many there are.
     seconds
@@ -49,7 +55,8 @@ class Plan:
     @property
     def words(self) -> str:
         """The choice in a line."""
-        what = {"loop": "one chain after the other", "processes": f"chains in {self.processes} processes", "vmap": "all chains in one pass"}
+        what = {"loop": "one chain after the other", "processes": f"chains in {self.processes} processes", "vmap": "all chains in one pass",
+                "gpu": "all chains in one pass on a graphics card"}  # fmt: skip
         tried = ", ".join(f"{way} {1e3 * seconds:.3g} ms" for way, seconds in self.seconds.items())
         return what[self.way] + (f" (a step of all: {tried})" if tried else " (as the recipe says)")
 
@@ -69,6 +76,11 @@ def choose_plan(problem: Problem, sampler: SamplerSection, *, cores: int | None 
         ``execution`` and ``processes`` of the recipe; ``processes`` alone, above 1, means processes.
     cores
         Cores that may be used; those of this process where not given.
+
+    Raises
+    ------
+    RecipeError
+        If the recipe asks for a graphics card and there is none that torch can use, or the model does not give the loop's numbers there.
     """
     available = len(os.sched_getaffinity(0)) if cores is None and hasattr(os, "sched_getaffinity") else (cores or os.cpu_count() or 1)
     processes = min(sampler.chains, available) if sampler.processes is None else sampler.processes
@@ -76,11 +88,14 @@ def choose_plan(problem: Problem, sampler: SamplerSection, *, cores: int | None 
         return Plan("processes", processes)
     if sampler.execution == "vmap" or sampler.execution == "loop":
         return Plan(sampler.execution)
+    if sampler.execution == "gpu":
+        found = _on_accelerator(problem, _positions(problem, sampler))
+        if found is None:
+            raise RecipeError("fit.sampler.execution = 'gpu' needs a CUDA device on which the model gives the CPU's numbers, got none")
+        return Plan("gpu")
     if sampler.processes is not None:
         return Plan("processes" if processes > 1 else "loop", processes)
-    target = problem.target(Chart())
-    normal = np.random.default_rng(sampler.seed).standard_normal((sampler.chains, target.coordinates.dimension))
-    positions = torch.from_numpy(SPREAD * normal)
+    target, positions = problem.target(Chart()), _positions(problem, sampler)
     one = _seconds(lambda: target.value_and_gradient(positions[0]))
     seconds = {"loop": one * sampler.chains}
     if processes > 1:
@@ -88,9 +103,54 @@ def choose_plan(problem: Problem, sampler: SamplerSection, *, cores: int | None 
     vmapped = _vmapped_seconds(target, positions)
     if vmapped is not None:
         seconds["vmap"] = vmapped
-    ways: tuple[Way, ...] = ("loop", "processes", "vmap")
+    accelerated = _on_accelerator(problem, positions)
+    if accelerated is not None:
+        seconds["gpu"] = accelerated
+    ways: tuple[Way, ...] = ("loop", "processes", "vmap", "gpu")
     way = min((name for name in ways if name in seconds), key=lambda name: seconds[name])
+    if way != "gpu":
+        problem.accelerate(None)
     return Plan(way, processes if way == "processes" else 1, {name: float(f"{value:.3g}") for name, value in seconds.items()})
+
+
+def resume_plan(problem: Problem, plan: Plan, way: str) -> Plan:
+    """The plan by which a run goes on that began in ``way``: one pass stays one pass, since it rounds otherwise than a loop.
+
+    A run of a graphics card goes on without one where there is none; its draws are then as good, though not the same bit by bit.
+    """
+    if way == plan.way or (way not in TOGETHER and plan.way not in TOGETHER):
+        return plan
+    device = _accelerator() if way == "gpu" else None
+    problem.accelerate(device)
+    if way in TOGETHER:
+        return Plan("vmap" if device is None else "gpu")
+    return Plan("processes" if plan.processes > 1 else "loop", plan.processes)
+
+
+def _accelerator() -> str | None:
+    return "cuda" if torch.cuda.is_available() else None
+
+
+def _on_accelerator(problem: Problem, positions: Tensor) -> float | None:
+    """A step of all chains on the graphics card; None without one, or where its memory or its numbers do not serve."""
+    device = _accelerator()
+    if device is None:
+        return None
+    try:
+        problem.accelerate(device)
+    except (RuntimeError, AttributeError):
+        problem.accelerate(None)
+        return None
+    seconds = _vmapped_seconds(problem.target(Chart()), positions)
+    if seconds is None:
+        problem.accelerate(None)
+    return seconds
+
+
+def _positions(problem: Problem, sampler: SamplerSection) -> Tensor:
+    """Trial positions about the middle of the priors."""
+    dimension = problem.target(Chart()).coordinates.dimension
+    return torch.from_numpy(SPREAD * np.random.default_rng(sampler.seed).standard_normal((sampler.chains, dimension)))
 
 
 def _seconds(function: Callable[[], object]) -> float:

@@ -21,7 +21,7 @@ from supermage.errors import DataError, RecipeError, SupermageError, nearest_nam
 from supermage.inference.chains import Workers, chain_in_chart
 from supermage.inference.checkpoint import CheckpointStore, fingerprint
 from supermage.inference.diagnostics import diagnose
-from supermage.inference.execution import Plan, choose_plan
+from supermage.inference.execution import Plan, choose_plan, resume_plan
 from supermage.inference.langevin import KERNELS, PAPER
 from supermage.inference.metric import add_ridge, factor_of_precision
 from supermage.inference.model import Chart, GalaxyFit, build_model
@@ -132,9 +132,10 @@ def fit(
         workers.spread(factory, plan.processes)
         run = Run.restore(*found) if found is not None else begin(workers, priors, section, gridded, progress=progress)
         if found is None:
-            run.together = plan.way == "vmap"
-        elif run.together != (plan.way == "vmap"):
-            plan = Plan("vmap" if run.together else "loop", plan.processes)
+            run.way = plan.way
+        else:
+            plan = resume_plan(workers.problem, plan, run.way)
+            run.way = plan.way
         began -= float(found[1]["seconds"]) if found is not None else 0.0
 
         def save(state: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -104,6 +105,12 @@ class GalaxyFit:
         self.priors = priors
         self.nuisances = nuisances
 
+    def on(self, device: str) -> GalaxyFit:
+        """A copy whose forward model, noise and nuisances are on another device; parameters and coordinates stay on the CPU."""
+        model: Any = copy.deepcopy(self.galaxy_model)
+        nuisances = None if self.nuisances is None else self.nuisances.to(device)
+        return GalaxyFit(model.to(device), self.noise.to(device), self.priors, nuisances)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the sampled parameters."""
@@ -194,10 +201,13 @@ class PosteriorTarget:
         The galaxy's model.
     coordinates
         The map from z to the parameters.
+    together
+        The model that several chains use in one pass, on a graphics card for instance; `fit` where not given.
     """
 
-    def __init__(self, fit: GalaxyFit, coordinates: Coordinates) -> None:
+    def __init__(self, fit: GalaxyFit, coordinates: Coordinates, together: GalaxyFit | None = None) -> None:
         self.fit = fit
+        self.together = fit if together is None else together
         self.coordinates = coordinates
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
         self._asked: tuple[Tensor, Tensor, Tensor] | None = None
@@ -247,8 +257,9 @@ class PosteriorTarget:
         """Log density and gradient of several chains in one vmapped pass."""
         leaf = position.detach().clone().requires_grad_(True)
         theta, log_jacobian = torch.func.vmap(self.coordinates.to_theta)(leaf)
-        visibilities = self.fit.visibilities_of_chains(theta)
-        likelihood = torch.func.vmap(lambda item: self.fit.noise.log_likelihood_of(self.fit.noise.residual(item)))(visibilities)
+        noise = self.together.noise
+        visibilities = self.together.visibilities_of_chains({name: value.to(noise.data.device) for name, value in theta.items()})
+        likelihood = torch.func.vmap(lambda item: noise.log_likelihood_of(noise.residual(item)))(visibilities)
         value = likelihood.to(log_jacobian.device) + torch.func.vmap(self.coordinates.log_prior)(leaf)
         (gradient,) = torch.autograd.grad(value.sum(), leaf)
         fine = torch.isfinite(value) & torch.isfinite(gradient).all(dim=-1)

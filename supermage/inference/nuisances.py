@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import copy
 
 import torch
 from jaxtyping import Complex
@@ -32,6 +33,12 @@ class BlockNuisances:
     def __init__(self, gridded: GriddedVisibilities, *, dtype: torch.dtype = torch.float32) -> None:
         self._blocks = gridded.n_block
         self._u, self._v = (torch.from_numpy(axis * (2.0 * math.pi * ARCSEC)).to(dtype) for axis in gridded.uv_wavelengths())
+
+    def to(self, device: torch.device | str) -> BlockNuisances:
+        """The same on another device."""
+        other = copy(self)
+        other._u, other._v = self._u.to(device), self._v.to(device)
+        return other
 
     def __call__(self, theta: Theta, visibilities: Complex[Tensor, "block chan cell"]) -> Complex[Tensor, "block chan cell"]:
         """The visibilities, Jy, as each block would show them."""

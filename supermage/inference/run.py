@@ -25,6 +25,7 @@ from supermage.inference.chains import (
     segment_in_chart,
     together_in_chart,
 )
+from supermage.inference.execution import TOGETHER
 from supermage.inference.langevin import KERNELS, PAPER, State
 from supermage.inference.metric import add_ridge, factor_of_precision, widest_direction
 from supermage.inference.model import Chart
@@ -81,8 +82,8 @@ class Run:
         Width of the posterior's widest direction in units of the metric, at least 1: what trajectories are measured by.
     superchains
         The optimum around which each chain started.
-    together
-        Whether all chains step in one vmapped pass; kept over an interruption, since it rounds otherwise.
+    way
+        How chains are carried, see `supermage.inference.execution`; one pass is kept over an interruption, since it rounds otherwise.
     """
 
     chart: Chart
@@ -100,7 +101,7 @@ class Run:
     brought_back: int = 0
     length: float = 1.0
     superchains: list[int] = field(default_factory=list)
-    together: bool = False
+    way: str = "loop"
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything but numbers and names as arrays, for a checkpoint."""
@@ -123,7 +124,7 @@ class Run:
             "brought_back": self.brought_back,
             "length": self.length,
             "superchains": self.superchains,
-            "together": self.together,
+            "way": self.way,
         }
 
     @classmethod
@@ -152,7 +153,7 @@ class Run:
             notes["brought_back"],
             notes["length"],
             list(notes["superchains"]),
-            notes["together"],
+            notes["way"],
         )
 
 
@@ -230,7 +231,7 @@ def _segment(
     kernel, aim = (sampler.burn_in, None) if approaching else (sampler.kernel, sampler.target_acceptance)
     work = [(run.chart, Segment(chain, kernel, run.factor, n_steps, adapting, aim, run.length)) for chain in run.chains]
     brought: list[Drawn]
-    if run.together and not approaching:
+    if run.way in TOGETHER and not approaching:
         (brought,) = workers.map(together_in_chart, [(run.chart, [segment for _, segment in work])])
     else:
         brought = workers.map(approach_in_chart if approaching else segment_in_chart, work)

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from supermage.errors import RecipeError
 from supermage.inference import execution
 from supermage.inference.chains import Problem, Segment, run_segment, run_together, start_chain
-from supermage.inference.execution import Plan, choose_plan
+from supermage.inference.execution import Plan, choose_plan, resume_plan
 from supermage.inference.fit import fit
 from supermage.inference.langevin import KERNELS
 from supermage.inference.model import Chart
@@ -101,3 +102,38 @@ def test_a_fit_in_one_pass_is_the_fit_in_a_loop_and_says_how_it_was_carried(tmp_
     # cut off and carried on under another wish, it goes on as it began
     again = toy_recipe(tmp_path / "vmap", execution="loop", draws=9)
     assert json.loads(fit(again, factory=ToyFactory(again)).attributes["execution"])["way"] == "vmap"
+
+
+def test_without_a_graphics_card_none_is_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "_accelerator", lambda: None)
+    with pytest.raises(RecipeError, match="needs a CUDA device"):
+        choose_plan(PROBLEM, sampler(execution="gpu"))
+    assert resume_plan(PROBLEM, Plan("loop"), "gpu") == Plan("vmap")
+
+
+@pytest.mark.parametrize(("gpu", "way"), [(0.1, "gpu"), (9.0, "vmap"), (None, "vmap")])
+def test_a_device_is_taken_where_it_is_fastest(monkeypatch: pytest.MonkeyPatch, gpu: float | None, way: str) -> None:
+    """The CPU stands in for the device: a copy of the model on it, told from the model itself."""
+    problem = Problem(toy_fit(toy_data(n_cell=20, n_channel=6), priors=held(*FREE)))
+    monkeypatch.setattr(execution, "_accelerator", lambda: "cpu")
+    monkeypatch.setattr(execution, "_seconds", lambda function: 1.0)
+    monkeypatch.setattr(execution, "_vmapped_seconds", lambda target, here: 0.5 if target.together is target.fit else gpu)
+    plan = choose_plan(problem, sampler(), cores=1)
+    assert plan.way == way and plan.seconds.get("gpu") == gpu
+    target = problem.target(Chart())
+    assert (target.together is not target.fit) == (way == "gpu")
+    z = positions(2)
+    for found, expected in zip(target.of_chains(z), target(z), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize(("began", "wish", "goes_on"), [
+    ("vmap", Plan("processes", 2), Plan("vmap")), ("gpu", Plan("loop"), Plan("gpu")), ("vmap", Plan("gpu"), Plan("vmap")),
+    ("loop", Plan("vmap"), Plan("loop")), ("processes", Plan("loop"), Plan("loop")), ("loop", Plan("processes", 2), Plan("processes", 2)),
+])  # fmt: skip
+def test_one_pass_stays_one_pass(monkeypatch: pytest.MonkeyPatch, began: str, wish: Plan, goes_on: Plan) -> None:
+    monkeypatch.setattr(execution, "_accelerator", lambda: "cpu")
+    problem = Problem(toy_fit(toy_data(n_cell=20, n_channel=6), priors=held(*FREE)))
+    assert resume_plan(problem, wish, began) == goes_on
+    target = problem.target(Chart())
+    assert (target.together is not target.fit) == (goes_on.way == "gpu")

@@ -37,6 +37,12 @@ class ToySky:
         self.width = gridded.velocity_width
         self.azimuth = torch.arange(12, dtype=torch.float64) * (2 * math.pi / 12)
 
+    def to(self, device: str) -> ToySky:
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device))
+        return self
+
     def circular_velocity(self, theta: Mapping[str, Tensor], radius_arcsec: Tensor, component: str = "total") -> Tensor:
         radius = torch.as_tensor(radius_arcsec, dtype=torch.float64)
         slope = theta["gamma"] - theta["gamma_minus_beta"] * torch.sigmoid(
