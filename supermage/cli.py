@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import math
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import Abort, TyperException
 
-from supermage.errors import ConvergenceFailure, SupermageError
+from supermage.errors import ConvergenceFailure, DomainError, SupermageError
 
 INTERRUPTED, TERMINATED = 130, 143
 SUMMARY = "summary.txt"
@@ -155,7 +156,11 @@ def train(recipe: RecipeArgument) -> None:
 @app.command()
 def report(file: Annotated[Path, typer.Argument(metavar="FILE.nc", help="What `supermage fit` or `supermage reduce` wrote.")], *,
            output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the report (default: beside the file).")] = None,
-           figure: Annotated[str | None, typer.Option("--figure", metavar="NAME", help="Redraw this one figure only.")] = None) -> None:
+           figure: Annotated[str | None, typer.Option("--figure", metavar="NAME", help="Redraw this one figure only.")] = None,
+           parameter: Annotated[list[str] | None, typer.Option("--parameter", metavar="NAME",
+                                                               help="One of the corner plot's; repeat.")] = None,
+           reference: Annotated[list[str] | None, typer.Option("--reference", metavar="NAME=VALUE",
+                                                               help="A value to mark in the corner plots; repeat.")] = None) -> None:
     """Write the report of a posterior, or of a reduction.
 
     One self-contained HTML page, its figures, tables and FITS files; prints the mass or the noise, the verdict and the page's path.
@@ -165,15 +170,30 @@ def report(file: Annotated[Path, typer.Argument(metavar="FILE.nc", help="What `s
     from supermage.data_reduction.gridded_file import is_gridded
     from supermage.progress import make_progress
     if is_gridded(file):
+        if parameter or reference:
+            raise DomainError("--parameter and --reference need a posterior, got gridded visibilities")
         from supermage.report.reduction import reduction_report
         path = reduction_report(file, output=output, figure=figure, progress=make_progress())
     else:
         from supermage.report.build import report as run
-        path = run(file, output=output, figure=figure, progress=make_progress())
+        path = run(file, output=output, figure=figure, progress=make_progress(), parameters=parameter or (),
+                   reference=dict(_reference(word) for word in reference or ()))
     summary = path.parent / SUMMARY
     if figure is None and summary.is_file():
         _say(summary.read_text(encoding="utf-8").rstrip())
     _say(f"{'report' if figure is None else 'figure'}: {path}")
+
+
+def _reference(word: str) -> tuple[str, float]:
+    """Name and value of ``NAME=VALUE``."""
+    name, equals, value = word.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not (name and equals and math.isfinite(number)):
+        raise DomainError(f"--reference must be NAME=VALUE with a finite number, got '{word}'")
+    return name, number
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ def corner(
         draws,
         fig=first.figure,
         labels=list(labels),
-        truths=None if truth is None else list(truth),
+        truths=None if truth is None or len(axes) == 1 else list(truth),
         truth_color=TRUTH,
         color=BLACK_HOLE,
         range=[(float(low), float(high)) for low, high in zip(draws.min(axis=0), draws.max(axis=0), strict=True)]
@@ -69,6 +69,9 @@ def corner(
         label_kwargs={"fontsize": 8},
         labelpad=0.0,
     )
+    if truth is not None and truth[0] is not None and len(axes) == 1:
+        # the package cannot draw it where there is one panel
+        first.axvline(truth[0], color=TRUTH)
     _tidy(axes, small=small)
     return axes
 
@@ -76,6 +79,8 @@ def corner(
 def _tidy(axes: NDArray[Any], *, small: bool) -> None:
     """Thin lines and small tick labels that keep clear of each other and of the panel's corners."""
     size = 7.0 if len(axes) <= CROWDED else 5.5
+    # in units of a panel, which is wider the fewer there are
+    narrow = min(1.0, len(axes) / 7.0)
     panel: Axes
     for panel in axes.flat:
         panel.tick_params(labelsize=6, length=1.5 if small else 2.5, direction="in")
@@ -90,8 +95,8 @@ def _tidy(axes: NDArray[Any], *, small: bool) -> None:
             if len(axis.get_major_locator()()):
                 axis.set_major_locator(_Inside(TICKS))
         panel.tick_params(labelrotation=0)
-        panel.xaxis.set_label_coords(0.5, -0.26)
-        panel.yaxis.set_label_coords(-0.4, 0.5)
+        panel.xaxis.set_label_coords(0.5, -0.26 * narrow)
+        panel.yaxis.set_label_coords(-0.4 * narrow, 0.5)
 
 
 class _Inside(MaxNLocator):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,8 +30,9 @@ MARKER = "summary.txt"
 
 
 def report(
-    posterior_path: str | Path, *, output: str | Path | None = None, figure: str | None = None, progress: Progress | None = None
-) -> Path:
+    posterior_path: str | Path, *, output: str | Path | None = None, figure: str | None = None, progress: Progress | None = None,
+    parameters: Sequence[str] = (), reference: Mapping[str, float] | None = None,
+) -> Path:  # fmt: skip
     """Write the report of a posterior.
 
     Parameters
@@ -44,6 +45,10 @@ def report(
         Redraw only this figure, into ``figures/`` of that folder.
     progress
         Told of every figure.
+    parameters
+        Those of the corner plot, in order, in place of the main ones.
+    reference
+        Values to mark in the corner plots, by parameter, in place of a mock's truth: those of another paper, for instance.
 
     Returns
     -------
@@ -55,11 +60,11 @@ def report(
     DataError
         If the posterior or its data are missing, foreign or do not belong together, or the folder cannot be written.
     DomainError
-        If the figure is unknown, or of a parameter that was held fixed.
+        If the figure is unknown, or of a parameter that was held fixed; or a parameter was not sampled.
     """
     posterior_path = Path(posterior_path)
     spec = None if figure is None else find_figure(figure)
-    case = Case(read_record(posterior_path), output=None if output is None else Path(output))
+    case = Case(read_record(posterior_path), output=None if output is None else Path(output), chosen=parameters, reference=reference)
     folder = posterior_path.parent / "report" if output is None else Path(output)
     return build(case, folder, progress=progress) if spec is None else redraw(case, spec.name, folder)
 

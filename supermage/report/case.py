@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from supermage.constants import pc_per_arcsec
 from supermage.data_reduction.gridded import GriddedVisibilities, open_visibilities
-from supermage.errors import DataError
+from supermage.errors import DataError, DomainError, nearest_name
 from supermage.plots.profile import outer_level
 from supermage.report.cubes import SkyCubes, sky_cubes
 from supermage.report.noise import noise_facts
@@ -43,11 +44,30 @@ class Case:
         The data and the model; read and built as the posterior's recipe says when absent.
     output
         Folder of the report where one was asked for, for the commands in its captions.
+    chosen
+        Names of the parameters of the corner plot, in order, in place of the main ones.
+    reference
+        Values to compare with, by name, drawn in the corner plot as a truth is; they take its place.
+
+    Raises
+    ------
+    DomainError
+        If one of them names no sampled parameter.
     """
 
-    def __init__(self, record: Record, *, gridded: GriddedVisibilities | None = None, fit: Any = None, output: Path | None = None) -> None:
+    def __init__(
+        self, record: Record, *, gridded: GriddedVisibilities | None = None, fit: Any = None, output: Path | None = None,
+        chosen: Sequence[str] = (), reference: Mapping[str, float] | None = None,
+    ) -> None:  # fmt: skip
         self.record = record
         self.output = output
+        self.chosen = tuple(chosen)
+        self.reference = dict(reference or {})
+        names = [parameter.name for parameter in record.parameters]
+        for name in (*self.chosen, *self.reference):
+            if name not in names:
+                near = nearest_name(name, names)
+                raise DomainError(f"a parameter of the corner plot must be one of {', '.join(names)}, got '{name}'{near}")
         self._gridded = gridded
         self._fit = fit
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -21,6 +23,8 @@ from supermage.report.text import axis_label, math_symbol, short_symbol
 
 MAIN_PARAMETERS = ("log10_mbh", "inclination", "PA", "intensity_rb", "gamma", "gamma_minus_beta", "break_r", "halo_log10_m200")
 CORNER_DRAWS = 20_000
+MOST_LABELLED = 8
+"""Parameters of a corner plot whose ticks are labelled."""
 SMALL_DRAWS = 8_000
 LARGE = 100.0
 MARGIN = 0.1
@@ -149,6 +153,7 @@ def axis_range(parameter: Sampled) -> tuple[float, float]:
 
 def _draw_corner(case: Case, parameters: tuple[Sampled, ...], *, small: bool) -> Figure:
     n = len(parameters)
+    parameters = tuple(replace(p, truth=case.reference.get(p.name, p.truth)) for p in parameters)
     figure = new_figure(PAGE, PAGE, constrained=False)
     axes = figure.subplots(n, n, squeeze=False)
     draws = np.stack([p.draws.ravel() for p in parameters], axis=1)
@@ -159,7 +164,7 @@ def _draw_corner(case: Case, parameters: tuple[Sampled, ...], *, small: bool) ->
         axes,
         draws - offset,
         labels=[short_symbol(p) if small else axis_label(p, offset=o, between="\n") for p, o in shifted],
-        truth=[None if p.truth is None else p.truth - o for p, o in shifted] if case.record.truth else None,
+        truth=[None if p.truth is None else p.truth - o for p, o in shifted] if case.record.truth or case.reference else None,
         ranges=[(low - o, high - o) for (low, high), (_, o) in zip(map(axis_range, parameters), shifted, strict=True)],
         small=small,
     )
@@ -173,9 +178,17 @@ def main_parameters(case: Case) -> tuple[Sampled, ...]:
     return tuple(case.record[name] for name in MAIN_PARAMETERS if name in case.record)
 
 
+def _corner_lines(case: Case) -> str:
+    """What the lines of a corner plot are."""
+    if case.reference:
+        return " Lines: reference values" + (", else the truth." if case.record.truth else ".")
+    return " Lines: truth." if case.record.truth else ""
+
+
 def draw_corner(case: Case) -> Figure:
-    """Corner plot of the main parameters."""
-    return _draw_corner(case, main_parameters(case), small=False)
+    """Corner plot of the main parameters, or of those that were chosen."""
+    parameters = tuple(case.record[name] for name in case.chosen) or main_parameters(case)
+    return _draw_corner(case, parameters, small=len(parameters) > MOST_LABELLED)
 
 
 def draw_corner_full(case: Case) -> Figure:
@@ -321,7 +334,7 @@ CORNER_FIGURES = (
         "corner",
         "Main parameters",
         "Corner plot: marginal histograms and pairwise contours of the main parameters.",
-        lambda case: "Posterior of the main parameters; contours hold 68 and 95 %." + (" Lines: truth." if case.record.truth else ""),
+        lambda case: "Posterior of the main parameters; contours hold 68 and 95 %." + _corner_lines(case),
         "as on each axis",
         draw_corner,
     ),

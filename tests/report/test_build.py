@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from supermage import __version__
+from supermage import __version__, open_posterior
+from supermage.cli import _reference
 from supermage.errors import DataError, DomainError, SupermageError
 from supermage.inference import langevin
 from supermage.report import build as build_module
 from supermage.report import case as case_module
+from supermage.report import figures_fit
 from supermage.report.build import report
 from supermage.report.case import Case
 from supermage.report.citations import KERNELS, bibtex
@@ -367,3 +369,21 @@ def test_position_angle_across_north(tmp_path):
     case, _ = statement(tmp_path, shift={"PA": -66.9})
     assert case.record["PA"].draws.std() < 2
     assert 0 <= case.record.theta(5)["PA"] < 360
+
+
+def test_a_corner_plot_of_chosen_parameters_with_reference_values(fitted, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(figures_fit, "corner", lambda axes, draws, **given: drawn.update(draws=draws, **given))
+    report(fitted, output=tmp_path / "out", figure="corner", parameters=("inclination", "log10_mbh"), reference={"log10_mbh": 8.25})
+    assert drawn["draws"].shape[1] == 2 and "M" in drawn["labels"][1]
+    shift = open_posterior(fitted).draws("log10_mbh").mean() - drawn["draws"][:, 1].mean()
+    assert drawn["truth"][1] == pytest.approx(8.25 - shift, abs=0.05)
+    with pytest.raises(DomainError, match=r"must be one of .* got 'inclinaton'; did you mean 'inclination'"):
+        report(fitted, figure="corner", parameters=("inclinaton",))
+
+
+@pytest.mark.parametrize("word", ["log10_mbh", "log10_mbh=", "=8", "log10_mbh=heavy", "log10_mbh=nan"])
+def test_a_reference_that_is_no_number_is_refused(word):
+    with pytest.raises(DomainError, match="NAME=VALUE with a finite number"):
+        _reference(word)
+    assert _reference("log10_mbh=8.1") == ("log10_mbh", 8.1)
