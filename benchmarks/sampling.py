@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
 from supermage.data_reduction.gridded import open_visibilities
+from supermage.inference.arviz_access import ess, rhat
 from supermage.inference.chains import Problem, Workers, fisher_in_chart
 from supermage.inference.diagnostics import diagnose
 from supermage.inference.execution import choose_plan
@@ -44,10 +44,6 @@ from supermage.inference.run import Run, advance
 from supermage.inference.sampling import sample
 from supermage.progress import make_progress
 from supermage.recipe import Recipe, load_recipe
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import arviz
 
 DEMO = Path(__file__).parents[1] / "inference/mock-ngc4697/recipe.toml"
 DIMENSION, CHAINS = 15, 4
@@ -130,11 +126,9 @@ def _normal_starts(seed: int) -> Tensor:
 
 def figures(draws: NDArray[np.float64], gradients: int, seconds: float) -> dict[str, Any]:
     """Convergence and cost of (chain, draw, param) draws that took so many gradients."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        bulk, tail = ([float(arviz.ess(draws[..., i], method=kind)) for i in range(draws.shape[-1])] for kind in ("bulk", "tail"))
-        rhat = max(float(arviz.rhat(draws[..., i])) for i in range(draws.shape[-1]))
-    return {"worst_rhat": round(rhat, 4), "ess_bulk": round(min(bulk)), "ess_tail": round(min(tail)), "gradients_draws": gradients,
+    bulk, tail = ([ess(draws[..., i], method=kind) for i in range(draws.shape[-1])] for kind in ("bulk", "tail"))
+    worst = max(rhat(draws[..., i]) for i in range(draws.shape[-1]))
+    return {"worst_rhat": round(worst, 4), "ess_bulk": round(min(bulk)), "ess_tail": round(min(tail)), "gradients_draws": gradients,
             "per_gradient": _short(min(bulk) / gradients), "tail_per_gradient": _short(min(tail) / gradients),
             "per_second": _short(min(bulk) / seconds), "seconds": round(seconds, 1)}
 

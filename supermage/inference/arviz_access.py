@@ -1,4 +1,4 @@
-"""The only door to ArviZ (0.23): its import warns of its future, and 1.x renames things."""
+"""The only door to ArviZ, 0.23 or 1.x, which has a DataTree in place of InferenceData and other defaults."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ with warnings.catch_warnings():
 
 FloatArray = NDArray[np.float64]
 
-InferenceData = arviz.InferenceData
+_TREES = int(arviz.__version__.split(".")[0]) >= 1
+
+TAILS = (0.05, 0.95)
+"""Quantiles whose smaller effective sample size is that of the tails (Vehtari et al. 2021): 1.x has no or another default."""
 
 
 def rhat(draws: FloatArray) -> float:
@@ -34,16 +37,21 @@ def ess(draws: FloatArray, *, method: str = "bulk") -> float:
     """Effective sample size of (chain, draw) values, ``bulk``, ``tail`` or ``mean``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return float(arviz.ess(np.asarray(draws), method=method))
+        return float(arviz.ess(np.asarray(draws), method=method, prob=TAILS if method == "tail" else None))
+
+
+def group_names(data: Any) -> tuple[str, ...]:
+    """Groups of an InferenceData or a DataTree."""
+    return tuple(data.children if isinstance(data, xarray.DataTree) else data.groups())
 
 
 def from_dict(groups: Mapping[str, Mapping[str, NDArray[Any]]], *, attributes: Mapping[str, Any]) -> Any:
-    """InferenceData from groups such as ``posterior`` and ``sample_stats`` of (chain, draw, ...) arrays."""
+    """InferenceData (ArviZ 1.x: DataTree) from groups such as ``posterior`` and ``sample_stats`` of (chain, draw, ...) arrays."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         members: dict[str, Any] = {name: dict(group) for name, group in groups.items()}
-        data = arviz.from_dict(**members, save_warmup=True)
-    for group in data.groups():
+        data = arviz.from_dict(members, save_warmup=True) if _TREES else arviz.from_dict(**members, save_warmup=True)
+    for group in group_names(data):
         # creation time and inference library would make two equal runs differ
         data[group].attrs.clear()
     data.attrs.clear()
@@ -52,18 +60,18 @@ def from_dict(groups: Mapping[str, Mapping[str, NDArray[Any]]], *, attributes: M
 
 
 def read(path: Path) -> Any:
-    """InferenceData of a netCDF file, read whole into memory."""
+    """InferenceData (ArviZ 1.x: DataTree) of a netCDF file, read whole into memory."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = arviz.from_netcdf(str(path), engine="h5netcdf")
-        for group in data.groups():
-            data[group].load()
-            data[group].close()
+        for part in [data] if isinstance(data, xarray.DataTree) else [data[group] for group in data.groups()]:
+            part.load()
+            part.close()
     return data
 
 
 def as_netcdf(data: Any) -> bytes:
-    """InferenceData as the content of a netCDF file.
+    """InferenceData or DataTree as the content of a netCDF file.
 
     Made in memory: where the disk is full, HDF5 may end the process in place of an error.
     """
@@ -72,12 +80,12 @@ def as_netcdf(data: Any) -> bytes:
         warnings.simplefilter("ignore")
         with h5netcdf.File(buffer, "w") as file:
             xarray.Dataset(attrs=data.attrs).dump_to_store(H5NetCDFStore(file))
-            for group in data.groups():
-                table = data[group]
+            for group in group_names(data):
+                table = data[group].to_dataset() if isinstance(data, xarray.DataTree) else data[group]
                 table.dump_to_store(H5NetCDFStore(file.create_group(group)), encoding={name: {"zlib": True} for name in table.data_vars})
     return buffer.getvalue()
 
 
 def write(data: Any, path: Path) -> None:
-    """Write InferenceData as netCDF."""
+    """Write InferenceData or DataTree as netCDF."""
     path.write_bytes(as_netcdf(data))

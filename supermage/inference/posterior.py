@@ -29,7 +29,8 @@ class Posterior:
     Parameters
     ----------
     data
-        ArviZ' InferenceData with groups ``posterior`` (one variable a parameter, dimensions chain and draw) and ``sample_stats``.
+        ArviZ' InferenceData (1.x: DataTree) with groups ``posterior`` (one variable a parameter, dimensions chain and draw) and
+        ``sample_stats``.
     path
         Where it lies, if it does.
 
@@ -40,8 +41,11 @@ class Posterior:
     """
 
     def __init__(self, data: Any, *, path: Path | None = None) -> None:
-        if "posterior" not in data.groups():
-            raise DataError(f"a posterior file needs the group 'posterior', got {', '.join(data.groups()) or 'none'}")
+        from supermage.inference import arviz_access
+
+        groups = arviz_access.group_names(data)
+        if "posterior" not in groups:
+            raise DataError(f"a posterior file needs the group 'posterior', got {', '.join(groups) or 'none'}")
         self._data = data
         self.path = path
 
@@ -86,9 +90,10 @@ class Posterior:
     @cached_property
     def diagnosis(self) -> Diagnosis:
         """R-hat, effective sample sizes, edges and widths of every parameter."""
+        from supermage.inference import arviz_access
         from supermage.inference.diagnostics import diagnose
 
-        stats = self._data["sample_stats"] if "sample_stats" in self._data.groups() else {}
+        stats = self._data["sample_stats"] if "sample_stats" in arviz_access.group_names(self._data) else {}
         acceptance = np.asarray(stats["acceptance_rate"].values) if "acceptance_rate" in stats else None
         circular = tuple(json.loads(str(self._data.attrs.get("circular", "[]"))))
         superchains = json.loads(str(self._data.attrs.get("superchains", "[]"))) or None
@@ -101,7 +106,7 @@ class Posterior:
         return self.diagnosis.converged
 
     def to_arviz(self) -> Any:
-        """ArviZ' InferenceData."""
+        """ArviZ' InferenceData, a DataTree with ArviZ 1.x."""
         return self._data
 
     def summary(self) -> pd.DataFrame:
@@ -198,7 +203,7 @@ def make_posterior(
         groups["warmup_posterior"] = warmup
     data = arviz_access.from_dict(groups, attributes=attributes)
     for group in ("posterior", "warmup_posterior"):
-        if group in data.groups():
+        if group in arviz_access.group_names(data):
             for p in parameters:
                 data[group][p.name].attrs.update(
                     unit=p.unit,

@@ -195,7 +195,7 @@ def read_record(path: str | Path) -> Record:
         _sampled(p, posterior.draws(p.name), posterior.truth, p.name in circular)
         for p in sorted(posterior.parameters, key=lambda p: order.get(p.name, len(order)))
     )
-    stats = inference["sample_stats"] if "sample_stats" in inference.groups() else {}
+    stats = inference.get("sample_stats", {})
     return Record(
         path=path,
         recipe=_recipe(facts, path),

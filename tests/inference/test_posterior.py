@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray
 
 from supermage.errors import DataError
 from supermage.inference import arviz_access, checkpoint
@@ -43,7 +44,15 @@ def posterior(seed: int = 1, n: int = 300, **attributes: object) -> Posterior:
     return make_posterior(draws(seed, n), stats, USED, warmup=draws(9, 20), attributes={**known, **attributes})
 
 
-def test_there_and_back(tmp_path: Path) -> None:
+@pytest.fixture(params=["installed", "1.x"])
+def arviz_of(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The ArviZ that opens files: ``from_netcdf`` of 1.x is xarray's ``open_datatree`` by another name."""
+    if request.param == "1.x":
+        monkeypatch.setattr(arviz, "from_netcdf", xarray.open_datatree)
+    return request.param
+
+
+def test_there_and_back(tmp_path: Path, arviz_of: str) -> None:
     made = posterior()
     path = made.save(tmp_path / "deep" / "posterior.nc")
     assert made.path == path and [p.name for p in path.parent.iterdir()] == ["posterior.nc"]
@@ -55,6 +64,9 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert found.truth == TRUTH and found.fixed == {"alpha": 2.0} and found.attributes["seed"] == 7
     assert found.converged == made.converged and found.diagnosis.acceptance == pytest.approx((0.6,) * 4)
     assert found.summary().equals(made.summary())
+    assert isinstance(found.to_arviz(), xarray.DataTree) or arviz_of == "installed"
+    again = open_posterior(found.save(tmp_path / "again.nc"))
+    assert again.summary().equals(made.summary()) and again.parameters == USED and again.attributes == found.attributes
 
 
 def test_arviz_opens_it(tmp_path: Path) -> None:
@@ -63,11 +75,13 @@ def test_arviz_opens_it(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")
         data = arviz.from_netcdf(str(path))
         table = arviz.summary(data, var_names=["log10_mbh"], kind="stats", round_to="none")
-    assert {"posterior", "sample_stats", "warmup_posterior"} <= set(data.groups())
+        rhat, ess = (float(number(data)["log10_mbh"]) for number in (arviz.rhat, arviz.ess))
+    assert arviz_access.group_names(data) == ("posterior", "sample_stats", "warmup_posterior")
     assert data["posterior"]["Flux"].dims == ("chain", "draw")
     assert data["posterior"]["Flux"].attrs["unit"] == "Jy km / s" and data["posterior"]["Flux"].attrs["prior_upper"] == 50.0
     assert data["warmup_posterior"]["Flux"].shape == (4, 20)
-    assert float(table["mean"].iloc[0]) == pytest.approx(posterior().summary().loc["log10_mbh", "mean"])
+    row = posterior().summary().loc["log10_mbh"]
+    assert (float(table["mean"].iloc[0]), rhat, ess) == pytest.approx((row["mean"], row["rhat"], row["ess_bulk"]))
     data.close()
 
 
@@ -139,6 +153,7 @@ def test_a_limit_on_file_size_leaves_the_old_file(tmp_path: Path) -> None:
     assert np.array_equal(open_posterior(path).draws("Flux"), draws(1)["Flux"])
 
 
+@pytest.mark.usefixtures("arviz_of")
 def test_what_is_no_posterior(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="which is not there"):
         open_posterior(tmp_path / "missing.nc")
