@@ -72,3 +72,35 @@ def test_bad_input() -> None:
             sample(density, START, draws=1, warmup=0, seed=0)
     with pytest.raises(DomainError, match="finite log density"):
         sample(lambda x: torch.log(x).sum(), -torch.ones(2, 2, dtype=torch.float64), draws=1, warmup=0, seed=0)
+
+
+def test_where_the_density_raises_nothing_is_drawn() -> None:
+    """A Cholesky factor that does not exist beyond x0 = 1: rejected there, counted, and elsewhere the same normal, cut off."""
+
+    def log_density(x: torch.Tensor) -> torch.Tensor:
+        torch.linalg.cholesky(torch.diag(torch.stack([1.0 - x[0], 2.0 + 0.0 * x[0]])))
+        return -0.5 * x.square().sum()
+
+    data = sample(log_density, torch.zeros(4, 2, dtype=torch.float64), kernel="mala", draws=800, warmup=300, seed=1)
+    draws = data["posterior"]["x"].values
+    assert data.attrs["failed_evaluations"] > 10
+    assert draws[..., 0].max() < 1.0
+    # mean of a unit normal below 1: -phi(1) / Phi(1)
+    assert draws[..., 0].mean() == pytest.approx(-0.2876, abs=0.1)
+    with pytest.raises(DomainError, match="finite log density, got _?LinAlgError"):
+        sample(log_density, torch.full((4, 2), 2.0, dtype=torch.float64), draws=10, warmup=10, seed=1)
+
+
+def test_mistakes_are_not_swallowed() -> None:
+    with pytest.raises(AttributeError, match="squared"):
+        sample(lambda x: -x.squared().sum(), torch.zeros(2, 2, dtype=torch.float64), draws=10, warmup=10, seed=1)
+
+
+def test_persistent_steps_come_in_from_far() -> None:
+    """Thirty widths away: without another kernel for the way in R-hat was 4."""
+    scale = torch.logspace(0.0, 2.0, 10, dtype=torch.float64)
+    start = 30.0 * torch.randn(4, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) / scale
+    data = sample(lambda x: -0.5 * (scale * x).square().sum(), start, kernel="persistent-mala", draws=400, warmup=400, seed=1)
+    draws = data["posterior"]["x"].values
+    assert max(rhat(draws[..., i]) for i in range(10)) < 1.05
+    assert (draws * scale.numpy()).std(axis=(0, 1)) == pytest.approx(np.ones(10), abs=0.25)
