@@ -87,7 +87,7 @@ def test_where_the_density_raises_nothing_is_drawn() -> None:
     assert draws[..., 0].max() < 1.0
     # mean of a unit normal below 1: -phi(1) / Phi(1)
     assert draws[..., 0].mean() == pytest.approx(-0.2876, abs=0.1)
-    with pytest.raises(DomainError, match="finite log density, got _?LinAlgError"):
+    with pytest.raises(DomainError, match=r"finite log density, got _?LinAlgError"):
         sample(log_density, torch.full((4, 2), 2.0, dtype=torch.float64), draws=10, warmup=10, seed=1)
 
 
