@@ -34,6 +34,10 @@ class ConvergenceFailure(SupermageError):  # noqa: N818 - a verdict, not a mista
     """A fit ran to its end and did not converge. The command line exits with 2."""
 
 
+class ConvergenceWarning(UserWarning):
+    """Chains disagree; the draws are returned all the same."""
+
+
 def nearest_name(got: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest known name, or an empty string."""
     match = difflib.get_close_matches(got, list(known), n=1, cutoff=0.5)

@@ -88,6 +88,8 @@ class BatchTarget:
             return None
         values, vectors = torch.linalg.eigh(-0.5 * (hessians + hessians.mT))
         mean = ((vectors * values.abs()[:, None, :]) @ vectors.mT).mean(dim=0)
+        if not float(mean.diagonal().max()) > 0.0:
+            return None
         # a direction without curvature keeps a width of a million times the narrowest
         return mean + 1e-12 * mean.diagonal().max().clamp(min=1e-300) * torch.eye(len(mean), dtype=mean.dtype)
 
@@ -116,7 +118,7 @@ class BatchTarget:
 
         def batched(batch: Tensor) -> tuple[Tensor, Tensor]:
             gradient, value = torch.func.vmap(gradient_and_value)(batch)
-            return value.detach(), gradient.detach()
+            return value.detach().to(torch.float64), gradient.detach().to(torch.float64)
 
         try:
             value, gradient = batched(position)
@@ -149,7 +151,7 @@ class BatchTarget:
             return nowhere
         _check_value(value)
         gradient = self._attempt(torch.autograd.grad, value, leaf) if value.requires_grad else None
-        return nowhere if gradient is None else (value.detach().to(torch.float64), gradient[0])
+        return nowhere if gradient is None else (value.detach().to(torch.float64), gradient[0].to(torch.float64))
 
     def _attempt(self, function: Callable[..., Any], *arguments: Tensor) -> Any:
         """What the function returns; None, and a note of it, where it raises what the point may be to blame for."""

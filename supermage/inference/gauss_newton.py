@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -97,17 +97,40 @@ def _sites(trace: Any) -> list[tuple[str, Any]]:
     return [(name, node) for name, node in trace.nodes.items() if node["type"] == "sample" and not site_is_subsample(node)]
 
 
-def _base(distribution: Any) -> Any:
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return distribution
+PLAIN = (torch.distributions.ExpTransform, torch.distributions.SigmoidTransform, torch.distributions.TanhTransform)
+"""Bijections without parameters: what goes through them has the Fisher matrix of what went in. `AbsTransform` is none."""
+
+
+class _Core(NamedTuple):
+    """A site without its wrappings: innermost distribution, the value there, and how often each element counts."""
+
+    base: Any
+    value: Tensor
+    repeat: Tensor
+
+
+def _core(site: Any) -> _Core:
+    fn, value, repeat = site["fn"], site["value"], torch.as_tensor(site["scale"])
+    if site["mask"] is not None:
+        repeat = repeat * torch.as_tensor(site["mask"])
+    while True:
+        if isinstance(fn, torch.distributions.Independent):
+            repeat = repeat.reshape(*repeat.shape, *[1] * fn.reinterpreted_batch_ndims)
+        elif isinstance(fn, dist.MaskedDistribution):
+            repeat = repeat if fn._mask is None else repeat * torch.as_tensor(fn._mask)
+        elif isinstance(fn, torch.distributions.TransformedDistribution) and all(isinstance(t, PLAIN) for t in fn.transforms):
+            for transform in reversed(fn.transforms):
+                value = transform.inv(value)
+        elif not isinstance(fn, dist.ExpandedDistribution):
+            return _Core(fn, value, repeat)
+        fn = fn.base_dist
 
 
 def _kind(site: Any) -> str | None:
     if hasattr(site["fn"], "whitened_residual"):
         return "whitened"
-    base = _base(site["fn"])
-    if isinstance(base, dist.Normal | torch.distributions.Normal):
+    base = _core(site).base
+    if isinstance(base, torch.distributions.Normal):
         return "normal"
     return "student" if isinstance(base, dist.StudentT | torch.distributions.StudentT) else None
 
@@ -126,12 +149,9 @@ def _parts(site: Any) -> _Parts:
     one = torch.ones(())
     if kind == "whitened":
         return _Parts(one, one, one)
-    base = _base(site["fn"])
+    base, _, repeat = _core(site)
     scale = base.scale.detach()
-    repeat = torch.as_tensor(site["scale"], dtype=scale.dtype)
-    mask = site["mask"]
-    if mask is not None:
-        repeat = repeat * torch.as_tensor(mask, dtype=scale.dtype)
+    repeat = repeat.to(scale.dtype)
     nu = base.df.detach() if kind == "student" else torch.full_like(scale, math.inf)
     share = torch.where(torch.isinf(nu), torch.ones_like(nu), (nu + 1) / (nu + 3))
     scale_share = torch.where(torch.isinf(nu), torch.ones_like(nu), nu / (nu + 3))
@@ -141,9 +161,9 @@ def _parts(site: Any) -> _Parts:
 def _features(site: Any, parts: _Parts) -> list[Tensor]:
     if _kind(site) == "whitened":
         return [site["fn"].whitened_residual(site["value"]).reshape(-1)]
-    base = _base(site["fn"])
-    location = (base.loc - site["value"]) / parts.scale * parts.location_weight
-    return [location.reshape(-1), (torch.log(base.scale) * parts.scale_weight).reshape(-1)]
+    base, value, _ = _core(site)
+    location = (base.loc - value) / parts.scale * parts.location_weight
+    return [location.reshape(-1), (torch.log(base.scale) * parts.scale_weight).expand(location.shape).reshape(-1)]
 
 
 def _prior_precision(model: FlatModel, flat: Tensor, done: set[str]) -> Tensor:
@@ -157,7 +177,12 @@ def _prior_precision(model: FlatModel, flat: Tensor, done: set[str]) -> Tensor:
             if name in done:
                 blocks.append(torch.zeros(size, dtype=torch.float64))
                 continue
-            draws = torch.stack([sites[name]["fn"].sample() for _ in range(PRIOR_DRAWS)])
+            try:
+                draws = torch.stack([sites[name]["fn"].sample() for _ in range(PRIOR_DRAWS)])
+            except NotImplementedError:
+                # an improper prior knows nothing
+                blocks.append(torch.zeros(size, dtype=torch.float64))
+                continue
             unconstrained = torch.stack([model.transforms[name](d) if name in model.transforms else d for d in draws])
             variance = unconstrained.reshape(PRIOR_DRAWS, -1).to(torch.float64).var(dim=0)
             blocks.append(1.0 / variance.clamp(min=1e-12))

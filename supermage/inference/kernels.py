@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,12 +13,15 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.infer.mcmc.util import initialize_model
 from torch import Tensor
 
+from supermage.errors import DomainError
 from supermage.inference import langevin
 from supermage.inference.adaptation import final_step, start_dual_average, update_dual_average
+from supermage.inference.batch_target import FAILURES, MISTAKES
 from supermage.inference.gauss_newton import FlatModel, gauss_newton_matrix, has_residuals
 from supermage.inference.langevin import KERNELS, Draw, State
 from supermage.inference.metric import (
     add_ridge,
+    checked_metric,
     effective_draws,
     factor_of_covariance,
     factor_of_precision,
@@ -76,14 +80,26 @@ class MALA(MCMCKernel):
         if self._initial is None:
             self._initial = initial
         self._flat = FlatModel(self.model, args, kwargs, transforms, {name: value.shape for name, value in initial.items()})
+        self._check_initial(self._initial)
         start = self._flat.join(self._initial).detach()
         self._dtype = start.dtype
         self._dual = start_dual_average(torch.full((1,), len(start) ** (-1.0 / 6.0), dtype=torch.float64))
         self._state = langevin.init(self._target, start.to(torch.float64)[None])
+        if not bool(torch.isfinite(self._state.log_density).all()):
+            raise DomainError(f"initial_params must have a finite log density, got {float(self._state.log_density[0])} at {start.tolist()}")
         self._gauss_newton = self.fisher is None and has_residuals(self._flat, start)
         self._best = (float(self._state.log_density[0]), self._state.position[0])
         self._factor = torch.eye(len(start), dtype=torch.float64)
         self._set_metric()
+
+    def _check_initial(self, initial: Mapping[str, Tensor]) -> None:
+        shapes = self._flat.shapes
+        if set(initial) != set(shapes):
+            raise DomainError(f"initial_params must give {', '.join(self._flat.names)}, got {', '.join(sorted(initial)) or 'none'}")
+        for name, value in initial.items():
+            if value.shape != shapes[name]:
+                wanted, got = tuple(shapes[name]), tuple(value.shape)
+                raise DomainError(f"initial_params of '{name}' must have the unconstrained shape {wanted}, got {got}")
 
     def cleanup(self) -> None:
         """Forget the run."""
@@ -118,16 +134,27 @@ class MALA(MCMCKernel):
             self._adapt(self._state)
         else:
             self._drawn += 1
-            self._accepted += float(info.acceptance[0])
+        if self._step == self._warmup + 1:
+            self._accepted = 0.0
+        self._accepted += float(info.acceptance[0])
         return {name: value.to(self._dtype) for name, value in self._flat.split(self._state.position[0]).items()}
 
     def _target(self, position: Tensor) -> tuple[Tensor, Tensor]:
         leaf = position[0].detach().to(self._dtype).clone().requires_grad_(True)
-        value = -self._potential(self._flat.split(leaf)).reshape(())
-        (gradient,) = torch.autograd.grad(value, leaf)
+        nowhere = torch.full((1,), -torch.inf, dtype=torch.float64), torch.zeros_like(position)
+        try:
+            value = -self._potential(self._flat.split(leaf)).reshape(())
+            (gradient,) = torch.autograd.grad(value, leaf)
+        except MISTAKES:
+            raise
+        except FAILURES:
+            # as a Cholesky factor that does not exist there; at the start it is the model's mistake, in its own words
+            if self._state is None:
+                raise
+            return nowhere
         value, gradient = value.detach().to(torch.float64), gradient.to(torch.float64)
         if not (torch.isfinite(value) and torch.isfinite(gradient).all()):
-            return torch.full((1,), -torch.inf, dtype=torch.float64), torch.zeros_like(position)
+            return nowhere
         return value[None], gradient[None]
 
     def _adapt(self, state: State) -> None:
@@ -143,10 +170,11 @@ class MALA(MCMCKernel):
         if self._best is None:
             return
         best = self._best[1].to(self._dtype)
+        matrix = self._gauss_newton_or_none(best) if self._gauss_newton else None
         if self.fisher is not None:
-            self._factor = factor_of_precision(add_ridge(self.fisher(best).detach().to(torch.float64), ridge_frac=1e-10, ridge_min=1e-300))
-        elif self._gauss_newton:
-            self._factor = factor_of_precision(add_ridge(gauss_newton_matrix(self._flat, best)))
+            self._factor = factor_of_precision(add_ridge(checked_metric(self.fisher, best), ridge_frac=1e-10, ridge_min=1e-300))
+        elif matrix is not None:
+            self._factor = factor_of_precision(add_ridge(matrix))
         elif len(self._trail) > 2 * self._factor.shape[0]:
             recent = torch.stack(self._trail)[:, None, :]
             covariance = pooled_covariance(recent)
@@ -158,15 +186,25 @@ class MALA(MCMCKernel):
         if self._state is not None:
             self._state = self._state._replace(momentum=torch.zeros_like(self._state.momentum))
 
+    def _gauss_newton_or_none(self, best: Tensor) -> Tensor | None:
+        """The Gauss-Newton matrix; None, for good and with a warning, where the model cannot be differentiated in forward mode."""
+        try:
+            matrix = gauss_newton_matrix(self._flat, best)
+        except (RuntimeError, NotImplementedError) as error:
+            self._gauss_newton = False
+            why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            warnings.warn(f"the metric is the covariance of the warm-up's draws: the model has no forward derivative ({why})", stacklevel=2)
+            return None
+        return matrix if bool(torch.isfinite(matrix).all()) else None
+
     def logging(self) -> OrderedDict[str, str]:
         """Step size and mean acceptance, for Pyro's progress bar."""
-        return OrderedDict(
-            [("step size", f"{float(final_step(self._dual)[0]):.2e}"), ("acc. prob", f"{self._accepted / max(1, self._drawn):.3f}")]
-        )
+        found = self.diagnostics()
+        return OrderedDict([("step size", f"{found['step size']:.2e}"), ("acc. prob", f"{found['acceptance rate']:.3f}")])
 
     def diagnostics(self) -> dict[str, Any]:
-        """Mean acceptance after warm-up, and the frozen step size."""
-        return {"acceptance rate": self._accepted / max(1, self._drawn), "step size": float(final_step(self._dual)[0])}
+        """Mean acceptance since warm-up (before its end, of its steps), and the step size, frozen by then."""
+        return {"acceptance rate": self._accepted / max(1, self._drawn or self._step), "step size": float(final_step(self._dual)[0])}
 
 
 class PersistentMALA(MALA):

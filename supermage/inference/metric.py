@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from supermage.errors import DomainError
+
 Matrix = Float[Tensor, "param param"]
 Vector = Float[Tensor, "param"]
 
@@ -45,6 +47,31 @@ def ridge(fisher: Matrix, *, ridge_frac: float, ridge_min: float) -> float:
 def add_ridge(fisher: Matrix, *, ridge_frac: float = 1e-6, ridge_min: float = 1e-10) -> Matrix:
     """``F + lambda I``."""
     return fisher + ridge(fisher, ridge_frac=ridge_frac, ridge_min=ridge_min) * torch.eye(len(fisher), dtype=fisher.dtype)
+
+
+def checked_metric(fisher: Callable[[Tensor], Tensor], position: Vector) -> Matrix:
+    """What a given ``fisher`` makes of a position, float64.
+
+    Raises
+    ------
+    DomainError
+        If it is no symmetric, finite (d, d) tensor with a positive and no negative eigenvalue.
+    """
+    found, d = fisher(position), len(position)
+    if not isinstance(found, Tensor):
+        raise DomainError(f"fisher must return a ({d}, {d}) tensor, got a {type(found).__name__}")
+    if found.shape != (d, d):
+        raise DomainError(f"fisher must return a ({d}, {d}) tensor, got shape {tuple(found.shape)}")
+    matrix = found.detach().to(torch.float64)
+    if not bool(torch.isfinite(matrix).all()):
+        raise DomainError("fisher must return finite numbers, got nan or inf")
+    if not torch.allclose(matrix, matrix.mT, rtol=1e-5, atol=1e-8 * float(matrix.abs().max())):
+        apart = float((matrix - matrix.mT).abs().max())
+        raise DomainError(f"fisher must return a symmetric matrix, got one that differs from its transpose by {apart:.3g}")
+    values = torch.linalg.eigvalsh(0.5 * (matrix + matrix.mT))
+    if not (values[-1] > 0 and values[0] >= -1e-9 * values[-1]):
+        raise DomainError(f"fisher must return a positive matrix, got eigenvalues from {float(values[0]):.3g} to {float(values[-1]):.3g}")
+    return matrix
 
 
 def factor_of_precision(precision: Matrix) -> Matrix:

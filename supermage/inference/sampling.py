@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+from bisect import bisect_right
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
-from supermage.errors import DomainError, nearest_name
+from supermage.errors import ConvergenceWarning, DomainError, nearest_name
 from supermage.inference import langevin
 from supermage.inference.adaptation import correct_step, final_step, pool_steps, start_dual_average, update_dual_average
 from supermage.inference.batch_target import BatchTarget, LogDensity
@@ -18,6 +22,7 @@ from supermage.inference.langevin import KERNELS, State, draw_numbers
 from supermage.inference.metric import (
     add_ridge,
     agree,
+    checked_metric,
     effective_draws,
     factor_of_covariance,
     factor_of_precision,
@@ -37,6 +42,9 @@ posteriordb's logmesquite came to R-hat 2.0 without, 1.01 with. Barker's steps d
 
 LEAST_FOR_TRIALS = 200
 """Steps of warm-up from which on its last fifth tries the step size, frozen, and corrects it twice."""
+
+LEAST_FOR_VERDICT = 100
+"""Draws a chain from which on it is said whether the chains agree."""
 
 TINY_RIDGE = 1e-10
 """All that is added to a metric that was given: this share of its median diagonal."""
@@ -72,6 +80,14 @@ def sample(
         ``posterior["x"]`` (chain, draw, x_dim_0), the warm-up beside it, and ``sample_stats`` (lp, acceptance_rate, step_size). Attributes
         say how chains were carried (``execution``) and at how many points the density raised (``failed_evaluations``): these are rejected.
 
+        From 100 draws of two chains on ``worst_rhat`` and ``smallest_ess`` (bulk and tail) are there too.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If draws were interrupted (Ctrl-C; those that there are come back, with the attribute ``interrupted``), if chains lie in different
+        modes (in some dimension their central 90 % intervals do not meet), or R-hat is 1.05 or more.
+
     Raises
     ------
     DomainError
@@ -80,7 +96,7 @@ def sample(
     """
     from supermage.inference import arviz_access
 
-    _check(start, kernel, draws, warmup)
+    _check(start, kernel, draws, warmup, seed)
     target = BatchTarget(log_density)
     generators = [
         torch.Generator().manual_seed(int(np.random.SeedSequence([seed, c]).generate_state(1, np.uint64)[0] >> 1))
@@ -92,27 +108,62 @@ def sample(
     warm, state, tuned = _warm_up(target, state, kernel, generators, warmup, fisher)
     steps = torch.full((len(start),), tuned.step, dtype=torch.float64)
     kept = _Record()
-    for _ in range(draws):
-        state, info = KERNELS[kernel].step(target, state, tuned.factor, steps, draw_numbers(generators, start.shape[1]), tuned.length)
-        kept.add(state, info, steps)
+    interrupted = False
+    try:
+        for _ in range(draws):
+            state, info = KERNELS[kernel].step(target, state, tuned.factor, steps, draw_numbers(generators, start.shape[1]), tuned.length)
+            kept.add(state, info, steps)
+    except KeyboardInterrupt:
+        if not len(kept):
+            raise
+        interrupted = True
+        warnings.warn(f"sampling was interrupted after {len(kept)} of {draws} draws, which are returned", ConvergenceWarning, stacklevel=2)
     stats = {"lp": kept.array("lp"), "acceptance_rate": kept.array("acceptance"), "step_size": kept.array("step")}
     groups = {"posterior": {"x": kept.array("x")}, "sample_stats": stats}
     if warmup:
         groups["warmup_posterior"] = {"x": warm.array("x")}
     attributes = {"kernel": kernel, "seed": seed, "gradients": warm.gradients + kept.gradients, "draw_gradients": kept.gradients,
                   "length": tuned.length, "execution": target.execution, "failed_evaluations": target.failed}
+    if interrupted:
+        attributes["interrupted"] = 1
+    if len(kept) >= LEAST_FOR_VERDICT and len(start) > 1:
+        attributes |= _verdict(groups["posterior"]["x"])
     return arviz_access.from_dict(groups, attributes=attributes)
 
 
-def _check(start: object, kernel: str, draws: int, warmup: int) -> None:
-    if kernel not in KERNELS:
-        raise DomainError(f"a kernel must be one of {', '.join(KERNELS)}, got '{kernel}'{nearest_name(kernel, KERNELS)}")
+def _check(start: object, kernel: object, draws: Any, warmup: Any, seed: Any) -> None:
+    if not isinstance(kernel, str) or kernel not in KERNELS:
+        raise DomainError(f"a kernel must be one of {', '.join(KERNELS)}, got {kernel!r}{nearest_name(str(kernel), KERNELS)}")
     if not isinstance(start, Tensor):
         raise DomainError(f"start must be a tensor of shape (chains, d), got a {type(start).__name__}")
     if start.ndim != 2 or 0 in start.shape:
         raise DomainError(f"start must have shape (chains, d), got {tuple(start.shape)}")
+    for name, value in (("draws", draws), ("warmup", warmup), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise DomainError(f"{name} must be a whole number, got {value!r}")
+    if seed < 0:
+        raise DomainError(f"seed must not be negative, got {seed}")
     if draws < 1 or warmup < 0:
         raise DomainError(f"draws must be positive and warmup not negative, got {draws} and {warmup}")
+
+
+def _verdict(x: NDArray[np.float64]) -> dict[str, float]:
+    """Worst R-hat and smallest effective sample size of (chain, draw, d) draws; warns where chains disagree."""
+    from supermage.inference.arviz_access import ess, rhat
+    from supermage.inference.diagnostics import RHAT_LIMIT, find_modes
+
+    each = {f"x[{i}]": x[..., i] for i in range(x.shape[-1])}
+    rhats = {name: rhat(values) for name, values in each.items()}
+    worst = max(rhats, key=lambda name: np.nan_to_num(rhats[name], nan=np.inf))
+    modes = find_modes(each)
+    if len(modes) > 1:
+        apart = " | ".join(" ".join(str(chain) for chain in mode) for mode in modes)
+        warnings.warn(f"chains must agree, got chains in {len(modes)} modes: {apart}", ConvergenceWarning, stacklevel=3)
+    elif not rhats[worst] < RHAT_LIMIT:
+        text = f"R-hat must be below {RHAT_LIMIT}, got {rhats[worst]:.3f} in {worst}; draw more, or try another kernel"
+        warnings.warn(text, ConvergenceWarning, stacklevel=3)
+    smallest = min(ess(values, method=method) for values in each.values() for method in ("bulk", "tail"))
+    return {"worst_rhat": rhats[worst], "smallest_ess": smallest}
 
 
 class _Record:
@@ -122,13 +173,16 @@ class _Record:
         self.rows: dict[str, list[Tensor]] = {"x": [], "lp": [], "acceptance": [], "step": []}
         self.gradients = 0
 
+    def __len__(self) -> int:
+        return len(self.rows["x"])
+
     def add(self, state: State, info: langevin.Info, step: Tensor) -> None:
-        for name, value in (("x", state.position), ("lp", state.log_density), ("acceptance", info.acceptance), ("step", step)):
-            self.rows[name].append(value)
         self.gradients += info.gradients * len(step)
+        for name, value in (("step", step), ("lp", state.log_density), ("acceptance", info.acceptance), ("x", state.position)):
+            self.rows[name].append(value)
 
     def array(self, name: str) -> Any:
-        return torch.stack(self.rows[name], dim=1).numpy()
+        return torch.stack(self.rows[name][: len(self)], dim=1).numpy()
 
 
 class _Tuned(NamedTuple):
@@ -144,9 +198,7 @@ def _warm_up(
 ) -> tuple[_Record, State, _Tuned]:
     chains, dimension = state.position.shape
     record = _Record()
-    kernels = [KERNELS[walk] for walk in APPROACH.get(name, ())[: len(STAGE_SHARES)]]
-    kernels += [KERNELS[name]] * (len(STAGE_SHARES) + 1 - len(kernels))
-    kernel = kernels.pop(0)
+    walks = [KERNELS[walk] for walk in APPROACH.get(name, (name,) * len(STAGE_SHARES))] + [KERNELS[name]]
     best = int(state.log_density.argmax())
     best_x, best_value = state.position[best].clone(), float(state.log_density[best])
     factor = _given(fisher, best_x) if fisher is not None else _start_factor(target.curvature(state.position), dimension)
@@ -158,6 +210,7 @@ def _warm_up(
     frozen: float | None = None
     stage_start = 0
     for k in range(warmup):
+        kernel = walks[bisect_right(ends, k)]
         if k in trials:
             frozen = pool_steps(final_step(dual)) if frozen is None else _corrected(frozen, record, trial, kernel)
         step = torch.exp(dual.log_step) if frozen is None else torch.full((chains,), frozen, dtype=torch.float64)
@@ -173,10 +226,9 @@ def _warm_up(
             factor = _given(fisher, best_x) if fisher is not None else _learnt(recent, target.curvature(state.position), factor)
             length = widest_direction(recent, factor)
             stage_start = k + 1
-            dual = start_dual_average(final_step(dual) * _change(kernel, kernels[0]))
-            kernel = kernels.pop(0)
+            dual = start_dual_average(final_step(dual) * _change(kernel, walks[bisect_right(ends, k + 1)]))
             state = state._replace(momentum=torch.zeros_like(state.momentum))
-    last = pool_steps(final_step(dual)) if frozen is None else _corrected(frozen, record, trial, kernel)
+    last = pool_steps(final_step(dual)) if frozen is None else _corrected(frozen, record, trial, walks[-1])
     return record, state, _Tuned(factor, last, length)
 
 
@@ -191,7 +243,7 @@ def _corrected(step: float, record: _Record, trial: int, kernel: langevin.Kernel
 
 
 def _given(fisher: FisherMatrix, x: Tensor) -> Tensor:
-    return factor_of_precision(add_ridge(fisher(x).detach().to(torch.float64), ridge_frac=TINY_RIDGE, ridge_min=1e-300))
+    return factor_of_precision(add_ridge(checked_metric(fisher, x), ridge_frac=TINY_RIDGE, ridge_min=1e-300))
 
 
 def _start_factor(curvature: Tensor | None, dimension: int) -> Tensor:

@@ -139,3 +139,60 @@ def test_a_galaxys_model_brings_its_own_residual() -> None:
     # the logit of a uniform number has variance pi^2 / 3
     assert torch.allclose(rest.diagonal(), torch.full((len(FREE),), 3.0 / math.pi**2, dtype=torch.float64), rtol=0.35)
     assert float((rest - torch.diag(rest.diagonal())).abs().max()) < 1e-6 * float(jacobian.square().sum())
+
+
+def test_a_logarithm_is_seen_through() -> None:
+    """A latent LogNormal is a Normal in unconstrained coordinates, and an observed one measures its location: 1 / width^2 each."""
+
+    def model() -> None:
+        width = pyro.sample("width", dist.LogNormal(real(8.0), 0.5))
+        pyro.sample("y", dist.LogNormal(torch.log(width), 0.25).expand([7]).to_event(1), obs=torch.full((7,), 9.0, dtype=torch.float64))
+
+    assert float(gauss_newton_matrix(flat_model(model), AT[:1] + 8.0)) == pytest.approx(4.0 + 7 * 16.0)
+
+
+def test_a_transform_with_parameters_has_no_residual() -> None:
+    def affine() -> None:
+        centre = pyro.sample("centre", dist.Normal(real(0.0), 1.0))
+        moved = torch.distributions.transforms.AffineTransform(centre, 0.1)
+        unit = torch.distributions.Normal(real(0.0), 1.0)
+        pyro.sample("y", dist.TransformedDistribution(unit, [moved]), obs=real(0.0))
+
+    def folded() -> None:
+        width = pyro.sample("width", dist.HalfNormal(real(2.0)))
+        pyro.sample("y", dist.HalfNormal(width), obs=real(1.0))
+
+    assert not has_residuals(flat_model(affine), AT[:1])
+    assert not has_residuals(flat_model(folded), AT[:1])
+
+
+def test_a_half_normal_prior_counts_by_its_width() -> None:
+    """The logarithm of a half-normal variate has variance pi^2 / 8, whatever its scale."""
+
+    def model() -> None:
+        pyro.sample("width", dist.HalfNormal(real(20.0)))
+        pyro.sample("y", dist.Normal(real(0.0), 1.0), obs=real(0.0))
+
+    assert float(gauss_newton_matrix(flat_model(model), AT[:1])) == pytest.approx(8.0 / math.pi**2, rel=0.3)
+
+
+def test_masks_and_scales_inside_events() -> None:
+    """Rows of two numbers each, the second row masked, everything counted three times."""
+    y = torch.zeros(3, 2, dtype=torch.float64)
+    mask = torch.tensor([True, False, True])
+
+    def model() -> None:
+        centre = pyro.sample("centre", dist.Normal(real(0.0), 2.0))
+        with poutine.scale(scale=3.0), pyro.plate("rows", 3):
+            pyro.sample("y", dist.Normal(centre.expand(3, 2), real(0.5)).to_event(1).mask(mask), obs=y)
+
+    assert float(gauss_newton_matrix(flat_model(model), AT[:1])) == pytest.approx(3 * 2 * 2 * 4.0 + 0.25)
+
+
+def test_an_improper_prior_knows_nothing() -> None:
+    def model() -> None:
+        centre = pyro.sample("centre", dist.ImproperUniform(dist.constraints.real, (), ()))
+        pyro.sample("y", dist.Normal(centre, real(0.5)), obs=real(0.0))
+
+    flat = FlatModel(model, (), {}, {}, {"centre": torch.Size()})
+    assert float(gauss_newton_matrix(flat, AT[:1])) == pytest.approx(4.0)

@@ -12,6 +12,7 @@ import torch
 from pyro.infer import MCMC
 from torch import Tensor
 
+from supermage.errors import DomainError
 from supermage.inference.arviz_access import ess
 from supermage.inference.gauss_newton import FlatModel, gauss_newton_matrix
 from supermage.inference.kernels import MALA, Barker, JitteredHMC, PersistentMALA
@@ -128,3 +129,82 @@ def test_a_given_fisher_matrix_is_the_metric() -> None:
     kernel = MALA(line, fisher=lambda flat: torch.diag(torch.tensor([4.0, 25.0], dtype=torch.float64)))
     kernel.setup(10, X, Y)
     assert torch.allclose(kernel._factor @ kernel._factor.mT, torch.diag(torch.tensor([0.25, 0.04], dtype=torch.float64)), rtol=1e-6)
+
+
+def test_a_log_normal_far_from_one() -> None:
+    """With the transform overlooked the metric was that of exp(w): 0.004 in place of 1 for the width of log w."""
+
+    def model() -> None:
+        width = pyro.sample("width", dist.LogNormal(torch.tensor(8.0, dtype=torch.float64), 1.0))
+        mean = pyro.sample("mean", dist.Normal(torch.tensor(0.0, dtype=torch.float64), 10.0))
+        pyro.sample("y", dist.Normal(mean + 0.1 * torch.log(width), 1.0), obs=torch.tensor(0.0, dtype=torch.float64))
+
+    pyro.set_rng_seed(2)
+    mcmc = MCMC(MALA(model), num_samples=800, warmup_steps=300, disable_progbar=True)
+    mcmc.run()
+    log_width = torch.log(mcmc.get_samples()["width"]).numpy()
+    assert ess(log_width[None], method="mean") > 100
+    assert log_width.std() == pytest.approx(1.0, abs=0.25)
+    assert log_width.mean() == pytest.approx(8.0, abs=0.4)
+
+
+def test_wrong_starts_and_metrics_are_one_line() -> None:
+    def run(kernel: MALA, **initial: object) -> None:
+        MCMC(kernel, num_samples=2, warmup_steps=2, disable_progbar=True, initial_params=initial or None).run(X, Y)
+
+    nan, zero = torch.tensor(math.nan, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64)
+    for initial, words in (
+        ({"slope": nan, "offset": zero}, r"^initial_params must have a finite log density, got -inf at \[0.0, nan\]$"),
+        ({"slope": zero}, "^initial_params must give offset, slope, got slope$"),
+        ({"slope": zero, "offset": torch.zeros(2)}, r"^initial_params of 'offset' must have the unconstrained shape \(\), got \(2,\)$"),
+    ):
+        with pytest.raises(DomainError, match=words):
+            run(MALA(line), **initial)
+    for fisher, words in (
+        (lambda z: -torch.eye(2, dtype=torch.float64), "^fisher must return a positive matrix, got eigenvalues from -1 to -1$"),
+        (lambda z: torch.full((2, 2), math.nan), "^fisher must return finite numbers, got nan or inf$"),
+        (lambda z: z, r"^fisher must return a \(2, 2\) tensor, got shape \(2,\)$"),
+        (lambda z: [[1.0]], r"^fisher must return a \(2, 2\) tensor, got a list$"),
+        (lambda z: torch.tensor([[1.0, 1.0], [0.0, 1.0]]), "^fisher must return a symmetric matrix, got .* its transpose by 1$"),
+    ):
+        with pytest.raises(DomainError, match=words):
+            run(MALA(line, fisher=fisher))
+
+
+def test_a_model_without_a_forward_derivative_goes_by_its_draws() -> None:
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return 2.0 * x
+
+        @staticmethod
+        def backward(ctx: object, gradient: Tensor) -> Tensor:
+            return 2.0 * gradient
+
+    def model() -> None:
+        x = pyro.sample("x", dist.Normal(torch.tensor(0.0, dtype=torch.float64), 3.0))
+        pyro.sample("y", dist.Normal(Twice.apply(x), 1.0), obs=torch.tensor(4.0, dtype=torch.float64))
+
+    pyro.set_rng_seed(1)
+    mcmc = MCMC(MALA(model), num_samples=800, warmup_steps=300, disable_progbar=True)
+    with pytest.warns(UserWarning, match="^the metric is the covariance of the warm-up's draws: the model has no forward derivative"):
+        mcmc.run()
+    x = mcmc.get_samples()["x"].numpy()
+    # precision 4 + 1/9
+    assert x.mean() == pytest.approx(8.0 / (4.0 + 1.0 / 9.0), abs=0.15)
+    assert x.std() == pytest.approx((4.0 + 1.0 / 9.0) ** -0.5, abs=0.1)
+
+
+def test_where_a_model_raises_nothing_is_accepted() -> None:
+    def model() -> None:
+        x = pyro.sample("x", dist.Normal(torch.tensor(0.0, dtype=torch.float64), 1.0))
+        torch.linalg.cholesky(torch.eye(2, dtype=torch.float64) * (1.0 - x))
+        pyro.sample("y", dist.Normal(x, 10.0), obs=torch.tensor(0.0, dtype=torch.float64))
+
+    pyro.set_rng_seed(1)
+    mcmc = MCMC(MALA(model), num_samples=600, warmup_steps=200, disable_progbar=True, initial_params={"x": torch.tensor(0.0).double()})
+    mcmc.run()
+    x = mcmc.get_samples()["x"]
+    assert float(x.max()) < 1.0
+    # mean of a unit normal below 1: -phi(1) / Phi(1)
+    assert float(x.mean()) == pytest.approx(-0.2876, abs=0.12)

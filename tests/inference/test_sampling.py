@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from supermage.errors import DomainError
+from supermage.errors import ConvergenceWarning, DomainError
 from supermage.inference.arviz_access import ess, rhat
+from supermage.inference.langevin import KERNELS, Kernel
 from supermage.inference.sampling import sample
 
 SCALES = torch.tensor([0.1, 1.0, 5.0, 30.0], dtype=torch.float64)
@@ -104,3 +105,103 @@ def test_persistent_steps_come_in_from_far() -> None:
     draws = data["posterior"]["x"].values
     assert max(rhat(draws[..., i]) for i in range(10)) < 1.05
     assert (draws * scale.numpy()).std(axis=(0, 1)) == pytest.approx(np.ones(10), abs=0.25)
+
+
+def test_chains_in_different_modes_are_named() -> None:
+    """Two normals 40 widths apart: no kernel passes from one to the other, and R-hat alone does not say which chains are where."""
+
+    def two(x: Tensor) -> Tensor:
+        return torch.logaddexp(-0.5 * (x - 20.0).square().sum(), -0.5 * (x + 20.0).square().sum())
+
+    start = torch.tensor([[20.0, 20.0], [-20.0, -20.0], [20.0, 20.0]], dtype=torch.float64)
+    with pytest.warns(ConvergenceWarning, match=r"^chains must agree, got chains in 2 modes: 0 2 \| 1$") as caught:
+        data = sample(two, start, kernel="hmc", draws=100, warmup=20, seed=0)
+    assert len(caught) == 1
+    assert data.attrs["worst_rhat"] > 1.5
+    assert data.attrs["smallest_ess"] < 20
+
+
+def test_chains_that_have_not_met_are_named() -> None:
+    """A metric fifty times too narrow: the chains crawl from where they started, which is the same place."""
+    narrow = 2500.0 * torch.eye(2, dtype=torch.float64)
+    with pytest.warns(ConvergenceWarning, match=r"^R-hat must be below 1.05, got [0-9.]+ in x\[[01]\]; draw more, or try another kernel$"):
+        sample(lambda x: -0.5 * x.square().sum(), 0.0 * START[:, :2], draws=200, warmup=0, seed=0, fisher=lambda x: narrow)
+
+
+def test_no_verdict_on_a_handful_of_draws() -> None:
+    data = sample(log_density, START, draws=99, warmup=0, seed=0)
+    assert "worst_rhat" not in data.attrs
+
+
+@pytest.mark.parametrize("warmup", [0, 3, 7, 250])
+def test_the_last_steps_of_warm_up_are_the_kernels_own(warmup: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short the warm-up, whose stages may have no step: the step size is tuned for the kernel that draws."""
+    walked = spy(monkeypatch)
+    sample(log_density, START, kernel="persistent-mala", draws=5, warmup=warmup, seed=0)
+    last = max(warmup - round(0.35 * warmup), 1)
+    assert {name for name, *_ in walked[last:]} == {"persistent-mala"}
+    assert {name for name, *_ in walked[: round(0.6 * warmup)]} <= {"mala"}
+
+
+@pytest.mark.parametrize("kernel", ["mala", "hmc", "persistent-mala", "barker"])
+def test_nothing_adapts_after_warm_up(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One metric, one step and one length for every draw, those of the last step of warm-up's trial being others."""
+    walked = spy(monkeypatch)
+    sample(log_density, START, kernel=kernel, draws=50, warmup=200, seed=0)
+    assert len(walked) == 250
+    for name, factor, step, length in walked[201:]:
+        assert name == kernel
+        assert torch.equal(factor, walked[200][1]) and torch.equal(step, walked[200][2]) and length == walked[200][3]
+    assert len({float(step[0]) for _, _, step, _ in walked[:160]}) > 100
+
+
+def spy(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Tensor, Tensor, float]]:
+    """Kernel, metric, step and length of every step to come."""
+    seen: list[tuple[str, Tensor, Tensor, float]] = []
+
+    def watched(name: str, kernel: Kernel) -> Kernel:
+        def step(target: object, state: object, factor: Tensor, size: Tensor, draw: object, length: float) -> object:
+            seen.append((name, factor.clone(), size.clone(), length))
+            return kernel.step(target, state, factor, size, draw, length)
+
+        return kernel._replace(step=step)
+
+    for name, kernel in list(KERNELS.items()):
+        monkeypatch.setitem(KERNELS, name, watched(name, kernel))
+    return seen
+
+
+def test_an_interrupt_keeps_what_was_drawn() -> None:
+    calls = 0
+
+    def density(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 300:
+            raise KeyboardInterrupt
+        return -0.5 * x.square().sum() * (1.0 + 0.0 * float(x.detach()[0]))
+
+    with pytest.warns(ConvergenceWarning, match=r"^sampling was interrupted after [0-9]+ of 5000 draws, which are returned$"):
+        data = sample(density, torch.zeros(2, 2, dtype=torch.float64), draws=5000, warmup=20, seed=0)
+    shape = data["posterior"]["x"].shape
+    assert 10 < shape[1] < 200
+    assert data["sample_stats"]["lp"].shape == shape[:2]
+    assert data.attrs["interrupted"] == 1
+
+
+def test_odd_arguments_are_one_line() -> None:
+    for change, words in (
+        ({"draws": 10.0}, "^draws must be a whole number, got 10.0$"),
+        ({"seed": -1}, "^seed must not be negative, got -1$"),
+        ({"seed": None}, "^seed must be a whole number, got None$"),
+        ({"kernel": None}, "^a kernel must be one of .*, got None"),
+        ({"fisher": lambda x: -torch.eye(4)}, "^fisher must return a positive matrix"),
+        ({"fisher": lambda x: np.eye(4)}, r"^fisher must return a \(4, 4\) tensor, got a ndarray$"),
+    ):
+        with pytest.raises(DomainError, match=words):
+            sample.__wrapped__(log_density, START, **({"draws": 5, "warmup": 20, "seed": 0} | change))
+
+
+def test_a_density_in_single_precision() -> None:
+    data = sample(lambda x: -0.5 * x.float().square().sum(), torch.zeros(2, 2, dtype=torch.float64), draws=300, warmup=200, seed=0)
+    assert data["posterior"]["x"].values.std() == pytest.approx(1.0, abs=0.2)
