@@ -133,8 +133,8 @@ def fit(recipe: RecipeArgument, *,
         _say(f"posterior: {checked.path(section.output)}")
     if not posterior.converged:
         found = posterior.diagnosis
-        raise ConvergenceFailure(f"the fit did not converge: worst R-hat {found.worst_rhat:.3f}, smallest effective sample size "
-                                 f"{found.smallest_ess:.0f}; its posterior is kept, and its report says so in the first line")
+        raise ConvergenceFailure(f"the fit did not converge: {'; '.join(found.failures)}; its posterior is kept, and its report says so "
+                                 "in the first line")
 
 
 @app.command()

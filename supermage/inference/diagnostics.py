@@ -50,6 +50,11 @@ class ParameterDiagnosis:
     upper_edge: float
     width_ratio: float
 
+    @property
+    def ess(self) -> float:
+        """The smaller of the two effective sample sizes; NaN if either is."""
+        return float(np.min([self.ess_bulk, self.ess_tail]))
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -63,8 +68,8 @@ class Diagnosis:
         Mean acceptance of each chain.
     worst_rhat, smallest_ess
         Over all parameters (bulk and tail).
-    worst_nested_rhat
-        Over all parameters, see `nested_rhat`.
+    worst_nested_rhat, worst_nested_name
+        Over all parameters, see `nested_rhat`, and whose it is.
     modes
         Chains (counted from 0) by the mode that they lie in: one group where they agree.
     """
@@ -75,6 +80,25 @@ class Diagnosis:
     smallest_ess: float
     worst_nested_rhat: float = 1.0
     modes: tuple[tuple[int, ...], ...] = ()
+    worst_nested_name: str = ""
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What keeps the chains from counting as converged, in words; empty if nothing does."""
+        found = []
+        worst = max(self.parameters, key=lambda name: np.nan_to_num(self.parameters[name].rhat, nan=np.inf))
+        fewest = min(self.parameters, key=lambda name: np.nan_to_num(self.parameters[name].ess, nan=0.0))
+        if not self.worst_rhat < RHAT_LIMIT:
+            found.append(f"worst R-hat {self.worst_rhat:.3f} ({worst}; required below {RHAT_LIMIT})")
+        if not self.worst_nested_rhat < RHAT_LIMIT:
+            found.append(f"nested R-hat {self.worst_nested_rhat:.3f} ({self.worst_nested_name}; required below {RHAT_LIMIT}): "
+                         "chains of different starts disagree")
+        if not self.smallest_ess > ESS_LIMIT:
+            found.append(f"smallest effective sample size {self.smallest_ess:.0f} ({fewest}; required above {ESS_LIMIT:.0f})")
+        if found and len(self.modes) > 1:
+            apart = "; ".join(", ".join(str(chain + 1) for chain in group) for group in self.modes)
+            found.append(f"chains in {len(self.modes)} modes: {apart}")
+        return tuple(found)
 
     @property
     def converged(self) -> bool:
@@ -180,5 +204,6 @@ def diagnose(
     smallest = float(np.min([[d.ess_bulk, d.ess_tail] for d in each.values()]))
     chains = len(next(iter(values.values())))
     starts = tuple(range(chains)) if superchains is None or len(set(superchains)) < 2 else superchains
-    nested = float(np.max([nested_rhat(one, starts) for one in values.values()])) if chains > 1 else float("nan")
-    return Diagnosis(each, rates, worst, smallest, nested, find_modes(values))
+    nested = {name: nested_rhat(one, starts) for name, one in values.items()} if chains > 1 else {next(iter(values)): float("nan")}
+    disagreeing = max(nested, key=lambda name: np.nan_to_num(nested[name], nan=np.inf))
+    return Diagnosis(each, rates, worst, smallest, nested[disagreeing], find_modes(values), disagreeing)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -29,8 +29,11 @@ SPREAD = 0.3
 AGREEMENT = 1e-4
 """Relative difference of a vmapped log density or gradient from the loop's from which on vmap is not used."""
 
+CLEARLY_FASTER = 0.7
+"""One pass is taken where it needs less than this share of the time of chains carried one by one."""
+
 Way = Literal["loop", "processes", "vmap", "gpu"]
-TOGETHER = ("vmap", "gpu")
+TOGETHER: tuple[Way, ...] = ("vmap", "gpu")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Plan:
     processes
         How many there are.
     seconds
-        A step of all chains by each way that was tried, s; empty where the recipe decided.
+        A step of all chains by each way, s: timed, but for processes, which are reckoned from the loop; empty where the recipe decided.
     """
 
     way: Way = "loop"
@@ -82,8 +85,7 @@ def choose_plan(problem: Problem, sampler: SamplerSection, *, cores: int | None 
     RecipeError
         If the recipe asks for a graphics card and there is none that torch can use, or the model does not give the loop's numbers there.
     """
-    available = len(os.sched_getaffinity(0)) if cores is None and hasattr(os, "sched_getaffinity") else (cores or os.cpu_count() or 1)
-    processes = min(sampler.chains, available) if sampler.processes is None else sampler.processes
+    processes = _processes(sampler, cores)
     if sampler.execution == "processes":
         return Plan("processes", processes)
     if sampler.execution == "vmap" or sampler.execution == "loop":
@@ -106,25 +108,37 @@ def choose_plan(problem: Problem, sampler: SamplerSection, *, cores: int | None 
     accelerated = _on_accelerator(problem, positions)
     if accelerated is not None:
         seconds["gpu"] = accelerated
-    ways: tuple[Way, ...] = ("loop", "processes", "vmap", "gpu")
-    way = min((name for name in ways if name in seconds), key=lambda name: seconds[name])
+    way: Way = "processes" if "processes" in seconds else "loop"
+    # these two give the same bits; one pass rounds otherwise, so that a choice which hangs on the clock's noise would change the draws
+    for other in TOGETHER:
+        if other in seconds and seconds[other] < (CLEARLY_FASTER if way not in TOGETHER else 1.0) * seconds[way]:
+            way = other
     if way != "gpu":
         problem.accelerate(None)
     return Plan(way, processes if way == "processes" else 1, {name: float(f"{value:.3g}") for name, value in seconds.items()})
 
 
-def resume_plan(problem: Problem, plan: Plan, way: str) -> Plan:
-    """The plan by which a run goes on that began in ``way``: one pass stays one pass, since it rounds otherwise than a loop.
+def resume_plan(problem: Problem, sampler: SamplerSection, began: Plan, *, cores: int | None = None) -> Plan:
+    """The plan by which a run goes on that began by another: one pass stays one pass, since it rounds otherwise than a loop.
 
-    A run of a graphics card goes on without one where there is none; its draws are then as good, though not the same bit by bit.
+    Loop and processes give the same bits, and the recipe chooses between them. A run of a graphics card goes on without one where there
+    is none; its draws are then as good, though not the same bit by bit.
     """
-    if way == plan.way or (way not in TOGETHER and plan.way not in TOGETHER):
-        return plan
-    device = _accelerator() if way == "gpu" else None
-    problem.accelerate(device)
-    if way in TOGETHER:
-        return Plan("vmap" if device is None else "gpu")
-    return Plan("processes" if plan.processes > 1 else "loop", plan.processes)
+    if began.way in TOGETHER:
+        device = _accelerator() if began.way == "gpu" else None
+        problem.accelerate(device)
+        return replace(began, way="vmap" if device is None else "gpu")
+    processes = _processes(sampler, cores)
+    as_before = began.way == "processes" if sampler.processes is None else processes > 1
+    wanted = {"processes": True, "loop": False}.get(sampler.execution, as_before)
+    return replace(began, way="processes" if wanted else "loop", processes=processes if wanted else 1)
+
+
+def _processes(sampler: SamplerSection, cores: int | None) -> int:
+    if sampler.processes is not None:
+        return sampler.processes
+    available = len(os.sched_getaffinity(0)) if cores is None and hasattr(os, "sched_getaffinity") else (cores or os.cpu_count() or 1)
+    return min(sampler.chains, available)
 
 
 def _accelerator() -> str | None:

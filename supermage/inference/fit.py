@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,9 @@ SCAN_BATCH = 10
 
 FIRST_STEP = 0.3
 """Step size that the first warm-up stage begins with, in the metric's widths."""
+
+LAYOUT = 2
+"""Of what a checkpoint holds: one of another layout is refused."""
 
 PACKAGES = ("supermage", "torch", "pyro-ppl", "numpy", "scipy", "numba", "ducc0", "astropy", "arviz", "xarray", "h5netcdf", "matplotlib",
             "casatools")
@@ -125,27 +129,30 @@ def fit(
     found = store.load() if resume else None
     factory = factory or ModelFactory(recipe)
     with _workers(factory) as workers:
-        plan = choose_plan(workers.problem, section.sampler)
         if found is None:
             progress.start("execution", None)
+            plan = choose_plan(workers.problem, section.sampler)
             progress.done(plan.words)
-        workers.spread(factory, plan.processes)
-        run = Run.restore(*found) if found is not None else begin(workers, priors, section, gridded, progress=progress)
-        if found is None:
-            run.way = plan.way
+            # at once: a run that is killed in its starts comes back by the same way. Not over the checkpoint that --fresh is to replace
+            if not store.newest.exists():
+                store.save({}, {"plan": plan.notes(), "seconds": 0.0})
         else:
-            plan = resume_plan(workers.problem, plan, run.way)
-            run.way = plan.way
-        began -= float(found[1]["seconds"]) if found is not None else 0.0
+            plan = resume_plan(workers.problem, section.sampler, Plan(**found[1]["plan"]))
+            began -= float(found[1]["seconds"])
+        workers.spread(factory, plan.processes)
+        new = found is None or not found[0]
+        run = begin(workers, priors, section, gridded, progress=progress) if found is None or new else Run.restore(*found)
+        run.way = plan.way
 
         def save(state: Run) -> None:
-            store.save(state.arrays(), {**state.notes(), "seconds": time.monotonic() - began})
+            store.save(state.arrays(), {**state.notes(), "plan": plan.notes(), "seconds": time.monotonic() - began})
 
         def result() -> Posterior:
             return _posterior(run, recipe, priors, gridded, truth, plan, time.monotonic() - began)
 
-        if not resume:
+        if new:
             store.clear()
+            _set_aside(output, progress)
         save(run)
         try:
             for draws in _rounds(section.sampler, until_converged):
@@ -160,6 +167,15 @@ def fit(
         posterior = result()
     posterior.save(output)
     return posterior
+
+
+def _set_aside(output: Path, progress: Progress) -> None:
+    """Rename the posterior of an earlier run: were this one killed, it would be taken for its result."""
+    if output.exists():
+        progress.start("an earlier posterior", None)
+        kept = output.with_name(f"{output.stem}.previous{output.suffix}")
+        output.replace(kept)
+        progress.done(f"kept as {kept.name}")
 
 
 def _rounds(sampler: SamplerSection, until_converged: bool) -> Iterator[int]:
@@ -287,7 +303,7 @@ def _fingerprint(recipe: Recipe, gridded: GriddedVisibilities) -> str:
         section["sampler"].pop(name)
     galaxy = recipe.galaxy.model_dump(mode="json") if recipe.galaxy else {}
     versions = {"emulator": describe(_section(recipe).model.emulator), "supermage": _version("supermage"), "torch": torch.__version__}
-    return fingerprint({"fit": section, "galaxy": galaxy, "data": gridded.checksum, **versions})
+    return fingerprint({"layout": LAYOUT, "fit": section, "galaxy": galaxy, "data": gridded.checksum, **versions})
 
 
 def _read_truth(recipe: Recipe) -> dict[str, Any] | None:
@@ -353,8 +369,16 @@ def _posterior(
     }
     posterior = make_posterior(draws, stats, priors.free, warmup=warmup, attributes=attributes)
     diagnosis = posterior.diagnosis
-    found = {"converged": int(diagnosis.converged), "worst_rhat": diagnosis.worst_rhat, "smallest_ess": diagnosis.smallest_ess,
-             "worst_nested_rhat": diagnosis.worst_nested_rhat, "modes": json.dumps(diagnosis.modes)}
+    found = {
+        "converged": int(diagnosis.converged),
+        "worst_rhat": diagnosis.worst_rhat,
+        "smallest_ess": diagnosis.smallest_ess,
+        "worst_nested_rhat": diagnosis.worst_nested_rhat,
+        "worst_nested_name": diagnosis.worst_nested_name,
+        "modes": json.dumps(diagnosis.modes),
+        "acceptance": ", ".join(f"{rate:.2f}" for rate in diagnosis.acceptance),
+        "step_size": float(f"{run.draws['step_size'][:, -1].mean():.4g}"),
+    }
     for holder in (posterior.to_arviz(), posterior.to_arviz()["posterior"]):
         holder.attrs.update(found)
     return posterior

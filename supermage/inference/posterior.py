@@ -110,7 +110,10 @@ class Posterior:
         return self._data
 
     def summary(self) -> pd.DataFrame:
-        """A row a parameter: unit, mean, sd, median, 68 and 95 % interval, prior, posterior over prior width, R-hat, ESS, and the truth."""
+        """A row a parameter: unit, mean, sd, median, 68 and 95 % interval, prior, posterior over prior width, R-hat, ESS, MCSE, truth.
+
+        Angles on a whole circle lie within half a turn of their circular mean, and the truth of a mock within half a turn of that.
+        """
         import pandas as pd
 
         from supermage.inference.diagnostics import unwrap_angle
@@ -136,9 +139,11 @@ class Posterior:
                 "rhat": d.rhat,
                 "ess_bulk": d.ess_bulk,
                 "ess_tail": d.ess_tail,
+                "mcse_mean": d.mcse_mean,
             }
             if self.truth:
-                rows[p.name]["truth"] = self.truth.get(p.name, np.nan)
+                truth = self.truth.get(p.name, np.nan)
+                rows[p.name]["truth"] = median + (truth - median + 180.0) % 360.0 - 180.0 if p.name in circular else truth
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def save(self, path: str | Path) -> Path:
@@ -161,6 +166,8 @@ class Posterior:
 
     def _parameter(self, name: str) -> Parameter:
         attributes = self._data["posterior"][name].attrs
+        if "prior_lower" not in attributes:
+            raise DataError(f"a posterior's parameters must come with their priors, got '{name}' without: only `supermage fit` writes them")
         known = PARAMETERS.get(name)
         return Parameter(
             name,
@@ -231,7 +238,9 @@ def open_posterior(path: str | Path) -> Posterior:
 
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"a posterior must be a netCDF file, got {path}, which is not there")
+        checkpoint = path.with_name(f"{path.stem}.checkpoint")
+        hint = f"; its fit has a checkpoint in {checkpoint.name}: the same `supermage fit` goes on" if checkpoint.is_dir() else ""
+        raise DataError(f"a posterior must be a netCDF file, got {path}, which is not there{hint}")
     try:
         data = arviz_access.read(path)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:

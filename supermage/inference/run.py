@@ -81,7 +81,7 @@ class Run:
     length
         Width of the posterior's widest direction in units of the metric, at least 1: what trajectories are measured by.
     superchains
-        The optimum around which each chain started.
+        The optimum around which each chain started; of one brought back, that of the chain to which it was brought.
     way
         How chains are carried, see `supermage.inference.execution`; one pass is kept over an interruption, since it rounds otherwise.
     """
@@ -291,8 +291,12 @@ def _pooled_metric(run: Run, workers: Workers, sampler: SamplerSection) -> str:
     note = f", metric from {sampler.metric_points} points, {run.length:.1f} wide"
     strays = [c for c in range(len(run.chains)) if c not in held]
     if strays:
-        homes = [position[held[c % len(held)], c % position.shape[1]] for c in strays]
-        _bring_back(run, workers, strays, [torch.from_numpy(z.copy()) for z in homes])
+        homes = [held[c % len(held)] for c in strays]
+        places = [torch.from_numpy(position[home, c % position.shape[1]].copy()) for c, home in zip(strays, homes, strict=True)]
+        _bring_back(run, workers, strays, places)
+        # none has a start of its own any more: nested R-hat must not count it as one
+        moved = dict(zip(strays, homes, strict=True))
+        run.superchains = [run.superchains[moved.get(c, c)] for c in range(len(run.superchains))]
         note += f", {len(strays)} of {len(run.chains)} chains brought back from modes with less than e^{NO_WEIGHT:.0f} of the weight"
     known = [pair for c in held for pair in zip(points[c], fishers[c], strict=True)]
     return note + _renew_chart(run, workers, sampler, position[held], known)

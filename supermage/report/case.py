@@ -238,4 +238,6 @@ def convergence_facts(record: Record) -> ConvergenceFacts:
         declared=bool(int(record.facts.get("converged", 1))),
         complete=bool(int(record.facts.get("complete", 1))),
         modes=tuple(tuple(group) for group in json.loads(str(record.facts.get("modes", "[]")))),
+        nested_r_hat=float(record.facts.get("worst_nested_rhat", 1.0)),
+        nested_r_hat_name=str(record.facts.get("worst_nested_name", "")),
     )

@@ -192,17 +192,19 @@ def _convergence(case: Case) -> str:
                 f"{m.r_hat:.4f}",
                 f"{m.ess_bulk:.0f}",
                 f"{m.ess_tail:.0f}",
+                f"{m.mcse:.2g} {p.unit}".strip(),
                 f'<td class="{"" if good else "bad"}">{"yes" if good else "no"}</td>',
             ]
         )
-    return html.paragraph(facts) + html.table(["Parameter", "R-hat", "ESS bulk", "ESS tail", "Passes"], rows)
+    columns = ["Parameter", "R-hat", "ESS bulk", "ESS tail", "Monte-Carlo error of the mean", "Passes"]
+    return html.paragraph(facts) + html.table(columns, rows)
 
 
 def verdict_facts(case: Case) -> str:
     """Chains, draws, acceptance and step in a sentence."""
     chains, draws = case.record.parameters[0].draws.shape
     words = f"{chains} chains of {draws} draws."
-    for name, text in (("acceptance", "Acceptance"), ("step_size", "Step size"), ("gradients", GRADIENTS)):
+    for name, text in (("acceptance", "Acceptance by chain"), ("step_size", "Step size"), ("gradients", GRADIENTS)):
         if name in case.record.facts:
             words += f" {text}: {case.record.facts[name]}."
     back = int(case.record.facts.get("chains_brought_back", 0))

@@ -80,11 +80,15 @@ def unwrap(angle: FloatArray, period: float = 360.0) -> FloatArray:
 
 @dataclass(frozen=True)
 class Mixing:
-    """Convergence of one parameter: rank-normalised split R-hat, bulk and tail effective sample sizes (Vehtari et al. 2021)."""
+    """Convergence of one parameter: rank-normalised split R-hat, bulk and tail effective sample sizes (Vehtari et al. 2021).
+
+    ``mcse`` is the Monte-Carlo standard error of the mean, in the parameter's unit.
+    """
 
     r_hat: float
     ess_bulk: float
     ess_tail: float
+    mcse: float = math.nan
 
     @property
     def ess(self) -> float:
@@ -96,7 +100,8 @@ def mixing(draws: FloatArray) -> Mixing:
     """Convergence numbers of draws of shape (chain, draw). A parameter that never moved counts as not converged."""
     if draws.shape[1] < 4 or not np.all(np.isfinite(draws)) or np.ptp(draws) == 0:
         return Mixing(math.inf, 0.0, 0.0)
-    return Mixing(rhat(draws), ess(draws, method="bulk"), ess(draws, method="tail"))
+    error = float(draws.std()) / math.sqrt(ess(draws, method="mean"))
+    return Mixing(rhat(draws), ess(draws, method="bulk"), ess(draws, method="tail"), error)
 
 
 def upper_limit(log_mass: FloatArray, level: float = 0.95) -> tuple[float, float]:

@@ -150,7 +150,8 @@ class ResidualFacts:
 class ConvergenceFacts:
     """The worst convergence numbers and whose they are.
 
-    ``declared`` is what the fit itself wrote, ``complete`` whether it ended, ``modes`` the chains by the mode that they lie in.
+    ``nested_r_hat`` compares the starts; ``declared`` is what the fit itself wrote, ``complete`` whether it ended, ``modes`` the chains
+    by the mode that they lie in.
     """
 
     worst_r_hat: float
@@ -160,6 +161,8 @@ class ConvergenceFacts:
     declared: bool = True
     complete: bool = True
     modes: tuple[tuple[int, ...], ...] = ()
+    nested_r_hat: float = 1.0
+    nested_r_hat_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,8 @@ class Verdict:
 
 def has_converged(facts: ConvergenceFacts) -> bool:
     """Whether the chains agree. NaN counts as not converged."""
-    return facts.declared and facts.worst_r_hat < R_HAT_LIMIT and facts.smallest_ess > ESS_LIMIT
+    agree = facts.worst_r_hat < R_HAT_LIMIT and facts.nested_r_hat < R_HAT_LIMIT
+    return facts.declared and agree and facts.smallest_ess > ESS_LIMIT
 
 
 def structured_residuals(facts: ResidualFacts) -> tuple[str, ...]:
@@ -303,6 +307,8 @@ def _convergence_words(facts: ConvergenceFacts) -> str:
         f"worst R-hat {facts.worst_r_hat:.3f} ({facts.worst_r_hat_name}; required below {R_HAT_LIMIT}), smallest effective sample size "
         f"{facts.smallest_ess:.0f} ({facts.smallest_ess_name}; required above {ESS_LIMIT:.0f})"
     )
+    if facts.nested_r_hat_name:
+        numbers += f", nested R-hat over the starts {facts.nested_r_hat:.3f} ({facts.nested_r_hat_name}; required below {R_HAT_LIMIT})"
     end = "" if facts.complete else f" {INTERRUPTED}"
     if has_converged(facts):
         return f"The chains agree: {numbers}.{end}"

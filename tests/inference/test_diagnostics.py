@@ -128,3 +128,21 @@ def test_chains_in_different_modes_are_named() -> None:
 def test_too_few_draws_do_not_converge() -> None:
     assert not diagnose({"x": np.random.default_rng(4).normal(size=(2, 3))}, (X,)).converged
     assert not diagnose({"x": np.random.default_rng(4).normal(size=(2, 20))}, (X,)).converged
+
+
+def test_every_failure_is_told() -> None:
+    """Eight short chains of two starts that differ by a width: each R-hat of its own, and the modes."""
+    rng = np.random.default_rng(0)
+    parameter = PARAMETERS["gamma"]
+    start = np.repeat([0.0, 0.12], 4)[:, None]
+    draws = 0.5 + 0.1 * rng.standard_normal((8, 100)) + start
+    found = diagnose({"gamma": draws}, (parameter,), superchains=[0, 0, 0, 0, 1, 1, 1, 1])
+    assert not found.converged
+    assert found.worst_nested_name == "gamma"
+    words = [text.split(" (")[0].rsplit(" ", 1)[0] for text in found.failures]
+    assert words == ["worst R-hat", "nested R-hat", "smallest effective sample size"]
+    assert found.failures[1].endswith("chains of different starts disagree")
+    far = diagnose({"gamma": draws + 5.0 * start}, (parameter,), superchains=[0, 0, 0, 0, 1, 1, 1, 1])
+    assert far.failures[-1] == "chains in 2 modes: 1, 2, 3, 4; 5, 6, 7, 8"
+    good = diagnose({"gamma": 0.5 + 0.1 * rng.standard_normal((8, 400))}, (parameter,), superchains=[0, 0, 0, 0, 1, 1, 1, 1])
+    assert good.converged and good.failures == ()

@@ -69,6 +69,8 @@ def test_the_recipe_decides_where_it_says() -> None:
     (1.0, 5.0, 2, Plan("processes", 2, {"loop": 4.0, "processes": 2.0, "vmap": 5.0})),
     (1.0, 5.0, 3, Plan("processes", 3, {"loop": 4.0, "processes": 2.0, "vmap": 5.0})),
     (1.0, 0.5, 2, Plan("vmap", 1, {"loop": 4.0, "processes": 2.0, "vmap": 0.5})),
+    (1.0, 1.6, 2, Plan("processes", 2, {"loop": 4.0, "processes": 2.0, "vmap": 1.6})),
+    (1.0, 2.5, 1, Plan("vmap", 1, {"loop": 4.0, "vmap": 2.5})),
     (1.0, 5.0, 1, Plan("loop", 1, {"loop": 4.0, "vmap": 5.0})),
     (1.0, None, 4, Plan("processes", 4, {"loop": 4.0, "processes": 1.0})),
 ])  # fmt: skip
@@ -108,7 +110,7 @@ def test_without_a_graphics_card_none_is_promised(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(execution, "_accelerator", lambda: None)
     with pytest.raises(RecipeError, match="needs a CUDA device"):
         choose_plan(PROBLEM, sampler(execution="gpu"))
-    assert resume_plan(PROBLEM, Plan("loop"), "gpu") == Plan("vmap")
+    assert resume_plan(PROBLEM, sampler(), Plan("gpu")) == Plan("vmap")
 
 
 @pytest.mark.parametrize(("gpu", "way"), [(0.1, "gpu"), (9.0, "vmap"), (None, "vmap")])
@@ -127,13 +129,22 @@ def test_a_device_is_taken_where_it_is_fastest(monkeypatch: pytest.MonkeyPatch, 
         assert torch.allclose(found, expected, rtol=1e-7, atol=1e-7)
 
 
+TIMES = {"loop": 4.0}
+
+
 @pytest.mark.parametrize(("began", "wish", "goes_on"), [
-    ("vmap", Plan("processes", 2), Plan("vmap")), ("gpu", Plan("loop"), Plan("gpu")), ("vmap", Plan("gpu"), Plan("vmap")),
-    ("loop", Plan("vmap"), Plan("loop")), ("processes", Plan("loop"), Plan("loop")), ("loop", Plan("processes", 2), Plan("processes", 2)),
+    (Plan("vmap", 1, TIMES), {"execution": "loop"}, Plan("vmap", 1, TIMES)),
+    (Plan("gpu"), {"processes": 2}, Plan("gpu")),
+    (Plan("loop"), {"execution": "vmap"}, Plan("loop")),
+    (Plan("processes", 2, TIMES), {"execution": "loop"}, Plan("loop", 1, TIMES)),
+    (Plan("processes", 2, TIMES), {}, Plan("processes", 3, TIMES)),
+    (Plan("loop", 1, TIMES), {}, Plan("loop", 1, TIMES)),
+    (Plan("loop"), {"processes": 2}, Plan("processes", 2)),
+    (Plan("processes", 2), {"processes": 1}, Plan("loop")),
 ])  # fmt: skip
-def test_one_pass_stays_one_pass(monkeypatch: pytest.MonkeyPatch, began: str, wish: Plan, goes_on: Plan) -> None:
+def test_one_pass_stays_one_pass(monkeypatch: pytest.MonkeyPatch, began: Plan, wish: dict[str, object], goes_on: Plan) -> None:
     monkeypatch.setattr(execution, "_accelerator", lambda: "cpu")
     problem = Problem(toy_fit(toy_data(n_cell=20, n_channel=6), priors=held(*FREE)))
-    assert resume_plan(problem, wish, began) == goes_on
+    assert resume_plan(problem, sampler(**wish), began, cores=3) == goes_on
     target = problem.target(Chart())
     assert (target.together is not target.fit) == (goes_on.way == "gpu")

@@ -141,6 +141,39 @@ def test_a_fit_afresh_forgets_the_checkpoint(warmed: Path, tmp_path: Path) -> No
         run(recipe, progress=Stop([]))
 
 
+def test_a_new_run_sets_the_old_posterior_aside(warmed: Path, tmp_path: Path) -> None:
+    """Cut off after its starts, it must not leave another run's posterior as its own; what may be done is said."""
+    recipe = copy(warmed, tmp_path)
+    old = (tmp_path / "posterior.nc").read_bytes()
+
+    class Stop(Counting):
+        def start(self, what: str, total: int | None) -> None:
+            super().start(what, total)
+            if what.startswith("warm-up"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, progress=Stop([]), resume=False)
+    assert (tmp_path / "posterior.previous.nc").read_bytes() == old
+    with pytest.raises(DataError, match=r"which is not there; its fit has a checkpoint in posterior.checkpoint: the same `supermage fit`"):
+        open_posterior(tmp_path / "posterior.nc")
+
+
+def test_the_way_is_kept_from_before_the_starts(tmp_path: Path) -> None:
+    """Killed while it scanned for starts, a run comes back by the way that it had chosen, whatever the clock would say now."""
+    recipe = toy_recipe(tmp_path, execution="vmap", draws=6)
+
+    class Stop(Counting):
+        def start(self, what: str, total: int | None) -> None:
+            if what.startswith("scan"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, progress=Stop([]))
+    again = toy_recipe(tmp_path, execution="loop", draws=6)
+    assert json.loads(run(again).attributes["execution"])["way"] == "vmap"
+
+
 def test_killed_in_the_middle_and_resumed(undisturbed: Posterior, warmed: Path, tmp_path: Path) -> None:
     """kill -9 between two checkpoints of the draws; what was lost is drawn again, bit for bit."""
     recipe = copy(warmed, tmp_path)

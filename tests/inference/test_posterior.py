@@ -173,3 +173,19 @@ def test_what_is_no_posterior(tmp_path: Path) -> None:
 def test_an_unknown_parameter_is_named() -> None:
     with pytest.raises(DataError, match="got 'flux'; did you mean 'Flux'"):
         posterior().draws("flux")
+
+
+def test_an_angles_truth_stands_beside_its_interval() -> None:
+    """Draws about 359 deg and a truth of 1 deg: 361, inside; MCSE is the deviation over the root of the effective sample size."""
+    made = posterior(truth=json.dumps({"parameters": {**TRUTH, "PA": 1.0}}))
+    row = made.summary().loc["PA"]
+    assert row["truth"] == pytest.approx(361.0)
+    assert row["low_68"] < 361.0 < row["high_68"]
+    flux = made.summary().loc["Flux"]
+    assert flux["mcse_mean"] == pytest.approx(flux["sd"] / math.sqrt(1200), rel=0.3)
+
+
+def test_draws_without_priors_have_no_summary(tmp_path: Path) -> None:
+    data = arviz_access.from_dict({"posterior": {"x": np.zeros((2, 10))}}, attributes={})
+    with pytest.raises(DataError, match=r"^a posterior's parameters must come with their priors, got 'x' without"):
+        Posterior(data).summary()

@@ -110,7 +110,10 @@ def test_log_weights_of_what_is_not_finite() -> None:
 def test_a_chain_in_a_mode_without_weight_is_brought_back() -> None:
     workers = Here(TwoModes(-60.0))
     run = begin(workers, [0, 0, 1, 0])
+    run.superchains = [3, 4, 5, 6]
     saved = carry(run, workers, sampler())
+    # chain 2 was brought to where held[2] = chain 3 had been, and counts as of its start from then on
+    assert run.superchains == [3, 4, 6, 6]
     assert run.brought_back == 1
     assert (run.warmup["z"][2, 39, 0] > 10) and (run.warmup["z"][:, 40:, 0] < 0).all() and (run.draws["z"][..., 0] < 0).all()
     # it set out from where another chain had been, with random numbers of its own

@@ -129,8 +129,15 @@ def test_chains_in_different_modes_are_told():
     assert "modes" not in _convergence_words(dataclasses.replace(MIXED, worst_r_hat=1.9, modes=((0, 1, 2, 3),)))
 
 
+def test_starts_that_disagree_are_told():
+    words = _convergence_words(dataclasses.replace(MIXED, nested_r_hat=1.061, nested_r_hat_name="gamma"))
+    assert words.startswith("The chains do not agree well enough")
+    assert "nested R-hat over the starts 1.061 (gamma; required below 1.05)" in words
+
+
 @pytest.mark.parametrize(
-    "changes", [{"worst_r_hat": 1.05}, {"smallest_ess": 100.0}, {"declared": False}, {"worst_r_hat": math.nan}, {"smallest_ess": math.nan}]
+    "changes", [{"worst_r_hat": 1.05}, {"smallest_ess": 100.0}, {"declared": False}, {"worst_r_hat": math.nan}, {"smallest_ess": math.nan},
+                {"nested_r_hat": 1.05}, {"nested_r_hat": math.nan}]
 )
 def test_not_converged_comes_first(changes):
     facts = change(MIXED, **changes)
