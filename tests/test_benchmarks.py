@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterable
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 FILES = sorted(FOLDER.glob("*.py"))
@@ -61,3 +65,29 @@ def test_the_emulators_rows_are_those_of_the_page(monkeypatch: pytest.MonkeyPatc
     assert [row.split(" | ")[1] for row in got] == ["surface density", "velocity q1", "gradient density"]
     page = (FOLDER.parent / "docs/forward.md").read_text(encoding="utf-8")
     assert all(" | ".join(row.split(" | ")[:3]) in page for row in got)
+
+
+def trials(names: Iterable[str], number: int, *, narrow: float, seed: int = 0) -> list[dict[str, Any]]:
+    """Ranks of truths in posteriors whose errors are `narrow` times what they should be: normal about the truth, every parameter alike."""
+    rng = np.random.default_rng(seed)
+
+    def rank() -> float:
+        return float(stats.norm.cdf(rng.standard_normal() / narrow))
+
+    return [{"rank": {name: rank() for name in names}, "tarp": rank(), "converged": True, "seconds": 1.0,
+             "width_ratio": dict.fromkeys(names, 0.2)} for _ in range(number)]  # fmt: skip
+
+
+def test_coverage_is_judged_by_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Honest ranks pass (15 KS tests and one of TARP at 1e-4, coverage in its 99 % band; seeded); errors too small by half do not."""
+    module = load(FOLDER / "mass_coverage.py", monkeypatch)
+    judge, names = module.judge, tuple(module.PRIORS)
+    honest = judge(trials(names, 100, narrow=1.0))
+    for level, share in honest["coverage"].items():
+        assert share["band_99"][0] <= share["share"] <= share["band_99"][1], level
+    assert min(*honest["ks_p"].values(), honest["tarp_p"]) > 1e-4
+    false = judge(trials(names, 100, narrow=0.5))
+    assert all(share["share"] < share["band_99"][0] for share in false["coverage"].values())
+    assert max(*false["ks_p"].values(), false["tarp_p"]) < 1e-2
+    wide = judge(trials(names, 100, narrow=2.0))
+    assert wide["coverage"]["68%"]["share"] > wide["coverage"]["68%"]["band_99"][1] and wide["tarp_p"] < 1e-2

@@ -30,7 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from supermage.inference.priors import Priors
-from supermage.inference.stretches import LOG_SQRT_2PI, Stretch, Stretched, Widening, probit, probit_inverse
+from supermage.inference.stretches import LOG_SQRT_2PI, Stretch, Stretched, Values, Widening, probit, probit_inverse
 
 Scalar = Float[Tensor, ""]
 Theta = Mapping[str, Tensor]
@@ -41,7 +41,7 @@ EDGE = 0.04
 _UNIFORM_STD = 1.0 / math.sqrt(12.0)
 
 
-def softbox(u: Scalar, lower: float, upper: float, *, edge: float = EDGE) -> tuple[Scalar, Scalar]:
+def softbox(u: Values, lower: float, upper: float, *, edge: float = EDGE) -> tuple[Values, Values]:
     """Map the line onto (lower, upper): the identity inside, exponential approach at the edges.
 
     ``y = lower + d (softplus((u - lower) / d) - softplus((u - upper) / d))`` with ``d = edge (upper - lower)``.
@@ -58,7 +58,7 @@ def softbox(u: Scalar, lower: float, upper: float, *, edge: float = EDGE) -> tup
     return value.clamp(lower, upper), log_slope
 
 
-def softbox_inverse(y: Scalar, lower: float, upper: float, *, edge: float = EDGE) -> Scalar:
+def softbox_inverse(y: Values, lower: float, upper: float, *, edge: float = EDGE) -> Values:
     """Inverse of `softbox` (closed form); the edges themselves are moved inwards by a part in 1e12."""
     width = edge * (upper - lower)
     span = upper - lower

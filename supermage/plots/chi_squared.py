@@ -11,7 +11,8 @@ from supermage.plots.style import DATA, MUTED
 Array = NDArray[np.floating]
 
 
-def chi_squared(axes: Axes, position: Array, value: Array, count: NDArray[np.integer] | Array, *, label: str) -> Axes:
+def chi_squared(axes: Axes, position: Array, value: Array, count: NDArray[np.integer] | Array, *, label: str,
+                draws: Array | None = None) -> Axes:
     """Draw chi^2 per datum with its 95 % range under pure noise.
 
     Parameters
@@ -24,12 +25,18 @@ def chi_squared(axes: Axes, position: Array, value: Array, count: NDArray[np.int
         Data in each bin: the spread under pure noise is sqrt(2 / count).
     label
         Name and unit of the horizontal axis.
+    draws
+        Chi^2 per datum of several posterior draws, shape (draw, bin): a band of their central 95 %.
     """
     spread = 2.0 * np.sqrt(2.0 / np.maximum(count, 1))
     order = np.argsort(position)
     axes.fill_between(position[order], 1 - spread[order], 1 + spread[order], color="0.86", linewidth=0, label="95 % under pure noise")
     axes.axhline(1.0, color=MUTED, linewidth=0.6)
-    axes.plot(position[order], value[order], color=DATA, marker="o", markersize=2.2, linewidth=0.5, label="residual")
+    if draws is not None:
+        low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+        axes.fill_between(position[order], low[order], high[order], color=DATA, alpha=0.3, linewidth=0, label="95 % of the draws")
+    name = "residual" if draws is None else "best draw"
+    axes.plot(position[order], value[order], color=DATA, marker="o", markersize=2.2, linewidth=0.5, label=name)
     axes.set(xlabel=label, ylabel=r"$\chi^2$ per datum")
     reach = 1.15 * max(float(np.max(np.abs(value - 1))), float(np.max(spread)))
     axes.set_ylim(1 - reach, 1 + 1.5 * reach)

@@ -25,6 +25,9 @@ from supermage.report.sections import lead, sections
 from supermage.report.tables import latex_table
 from supermage.report.verdict import Status
 
+CHOOSING = ("corner", "corner-full", "traces", "ranks")
+"""Figures of chosen parameters, or with reference values."""
+
 MARKER = "summary.txt"
 """Every report holds this file; a folder without it is not ours to replace."""
 
@@ -46,7 +49,7 @@ def report(
     progress
         Told of every figure.
     parameters
-        Those of the corner plot, in order, in place of the main ones.
+        Those of the corner plot, in order, in place of the main ones; of traces and ranks too.
     reference
         Values to mark in the corner plots, by parameter, in place of a mock's truth: those of another paper, for instance.
 
@@ -65,6 +68,8 @@ def report(
     posterior_path = Path(posterior_path)
     spec = None if figure is None else find_figure(figure)
     case = Case(read_record(posterior_path), output=None if output is None else Path(output), chosen=parameters, reference=reference)
+    if spec is not None and (parameters or reference) and spec.name not in CHOOSING:
+        raise DomainError(f"parameters and references are for the figures {', '.join(CHOOSING)}, got '{spec.name}'")
     folder = posterior_path.parent / "report" if output is None else Path(output)
     return build(case, folder, progress=progress) if spec is None else redraw(case, spec.name, folder)
 

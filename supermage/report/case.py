@@ -18,6 +18,7 @@ from supermage.errors import DataError, DomainError, nearest_name
 from supermage.plots.profile import outer_level
 from supermage.report.cubes import SkyCubes, sky_cubes
 from supermage.report.noise import noise_facts
+from supermage.report.predictive import Predictive, predictive_of
 from supermage.report.profiles import Profiles, as_tensors, flux_inside, profiles_of
 from supermage.report.record import MASS, Record
 from supermage.report.residuals import Residuals, residuals_of
@@ -26,6 +27,7 @@ from supermage.report.verdict import ConvergenceFacts, HeldMass, MassFacts, Nois
 
 BAND_DRAWS = 1000
 """Draws behind the median, 68 % and 95 % bands; 99.73 % bands take every draw."""
+PREDICTIVE_DRAWS = 40
 RADII = 90
 INNERMOST_BEAMS = 0.06
 SEED = 1
@@ -68,6 +70,11 @@ class Case:
             if name not in names:
                 near = nearest_name(name, names)
                 raise DomainError(f"a parameter of the corner plot must be one of {', '.join(names)}, got '{name}'{near}")
+        for name, value in self.reference.items():
+            parameter = record[name]
+            if not parameter.circular and not parameter.lower <= value <= parameter.upper:
+                bounds = f"[{parameter.lower:g}, {parameter.upper:g}]"
+                raise DomainError(f"a reference must lie inside the prior, {name} in {bounds}, got {value:g}")
         self._gridded = gridded
         self._fit = fit
 
@@ -140,6 +147,20 @@ class Case:
         fit = self.record.recipe.fit
         order = 0 if fit is None else fit.model.continuum_order
         return residuals_of(self.gridded, self.best_visibilities, continuum=self.continuum, order=order)
+
+    @cached_property
+    def predictive(self) -> Predictive:
+        """Residuals of a seeded subsample of the draws."""
+        fit, record = self.record.recipe.fit, self.record
+        chosen = np.random.default_rng(SEED).choice(record.n_draws, size=min(PREDICTIVE_DRAWS, record.n_draws), replace=False)
+
+        def visibilities(theta: dict[str, float]) -> NDArray[np.complex128]:
+            with torch.no_grad():
+                return self.fit.visibilities(as_tensors(theta)).to(torch.complex128).numpy()
+
+        draws = [record.theta(int(k)) for k in np.sort(chosen)]
+        order = 0 if fit is None else fit.model.continuum_order
+        return predictive_of(self.gridded, visibilities, draws, continuum=self.continuum, order=order)
 
     @cached_property
     def noise(self) -> NoiseFacts | None:

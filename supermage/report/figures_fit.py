@@ -115,7 +115,8 @@ def draw_residual_channel(case: Case) -> Figure:
     """Chi^2 against channel."""
     bins = case.residuals.by_channel
     figure = new_figure(COLUMN, 2.3)
-    chi_squared(figure.subplots(), bins.position, bins.value, bins.count, label=f"{case.gridded.frame} velocity (km/s)")
+    chi_squared(figure.subplots(), bins.position, bins.value, bins.count, label=f"{case.gridded.frame} velocity (km/s)",
+                draws=case.predictive.by_channel)
     return figure
 
 
@@ -123,7 +124,8 @@ def draw_residual_baseline(case: Case) -> Figure:
     """Chi^2 against baseline length."""
     bins = case.residuals.by_baseline
     figure = new_figure(COLUMN, 2.3)
-    chi_squared(figure.subplots(), bins.position, bins.value, bins.count, label=r"Baseline length ($10^3$ wavelengths)")
+    chi_squared(figure.subplots(), bins.position, bins.value, bins.count, label=r"Baseline length ($10^3$ wavelengths)",
+                draws=case.predictive.by_baseline)
     return figure
 
 
@@ -197,8 +199,8 @@ def draw_corner_full(case: Case) -> Figure:
 
 
 def _draw_chains(case: Case, kind: str) -> Figure:
-    parameters = case.record.parameters
-    columns = 3
+    parameters = tuple(case.record[name] for name in case.chosen) or case.record.parameters
+    columns = min(3, len(parameters))
     rows = -(-len(parameters) // columns)
     figure = new_figure(PAGE, 1.05 * rows + 0.3)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True)

@@ -163,6 +163,12 @@ def _residuals(case: Case) -> str:
         f"{r.sigma:+.1f} standard deviations from 1. "
         f"Brightest residual pixel: {peak:.1f} times the image noise (noise alone stays below {expected:.1f} in 99 of 100 cubes)."
     ]
+    check = case.predictive
+    words.append(
+        f"Posterior predictive ({check.n_draws} draws): data made by the model would have a larger chi-squared with a probability of "
+        f"{check.p_total:.2g}, a more deviant channel with {check.p_channel:.2g}, a more deviant baseline with {check.p_baseline:.2g}. "
+        "Below 0.01 the model leaves something in the data; of chi-squared, above 0.99 the noise is overestimated."
+    )
     noise = case.noise
     if noise is not None:
         words.append(

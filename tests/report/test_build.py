@@ -380,6 +380,17 @@ def test_a_corner_plot_of_chosen_parameters_with_reference_values(fitted, tmp_pa
     assert drawn["truth"][1] == pytest.approx(8.25 - shift, abs=0.05)
     with pytest.raises(DomainError, match=r"must be one of .* got 'inclinaton'; did you mean 'inclination'"):
         report(fitted, figure="corner", parameters=("inclinaton",))
+    with pytest.raises(DomainError, match=r"^a reference must lie inside the prior, log10_mbh in \[.*\], got 80$"):
+        report(fitted, figure="corner", reference={"log10_mbh": 80.0})
+    with pytest.raises(DomainError, match=r"^parameters and references are for the figures corner, .*, got 'velocity'$"):
+        report(fitted, figure="velocity", reference={"log10_mbh": 8.0})
+
+
+def test_traces_of_chosen_parameters(fitted, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures_fit, "trace", lambda axes, draws, **given: drawn.append(draws))
+    report(fitted, output=tmp_path / "out", figure="traces", parameters=("log10_mbh",))
+    assert len(drawn) == 1 and np.array_equal(drawn[0], open_posterior(fitted).draws("log10_mbh"))
 
 
 @pytest.mark.parametrize("word", ["log10_mbh", "log10_mbh=", "=8", "log10_mbh=heavy", "log10_mbh=nan"])
