@@ -27,8 +27,8 @@ ORDER = "The verdict is the first of these that holds:"
 
 RULES: dict[Status, str] = {
     Status.NOT_CONVERGED: (
-        f"A parameter has R-hat, or nested R-hat over the starts, of {R_HAT_LIMIT:g} or more, or an effective sample size (bulk or tail) of "
-        f"{ESS_LIMIT:g} or less, or the fit itself recorded that it did not converge. No number on the page is a result."
+        f"A parameter has R-hat, or nested R-hat over the starts, of {R_HAT_LIMIT:g} or more, or an effective sample size (bulk or tail) "
+        f"of {ESS_LIMIT:g} or less, or the fit itself recorded that it did not converge. No number on the page is a result."
     ),
     Status.HELD_FIXED: "The recipe held the mass fixed, so nothing is measured of it. Structured residuals are said beside it.",
     Status.UNRESOLVED: (
