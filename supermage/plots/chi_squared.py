@@ -34,7 +34,7 @@ def chi_squared(axes: Axes, position: Array, value: Array, count: NDArray[np.int
     axes.axhline(1.0, color=MUTED, linewidth=0.6)
     if draws is not None:
         low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-        axes.fill_between(position[order], low[order], high[order], color=DATA, alpha=0.3, linewidth=0, label="95 % of the draws")
+        axes.fill_between(position[order], low[order], high[order], color=MODEL, alpha=0.6, linewidth=0, label="95 % of the draws")
     name = "residual" if draws is None else "best draw"
     axes.plot(position[order], value[order], color=DATA, marker="o", markersize=2.2, linewidth=0.5, label=name)
     axes.set(xlabel=label, ylabel=r"$\chi^2$ per datum")
