@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from supermage.plots.style import DATA, MUTED
+from supermage.plots.style import DATA, MODEL, MUTED
 
 Array = NDArray[np.floating]
 
