@@ -152,8 +152,9 @@ def fit(
 
         if new:
             store.clear()
-            _set_aside(output, progress)
         save(run)
+        if new:
+            _set_aside(output, progress)
         try:
             for draws in _rounds(section.sampler, until_converged):
                 advance(run, workers, section.sampler.model_copy(update={"draws": draws}), save=save, progress=progress)
