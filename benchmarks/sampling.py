@@ -18,6 +18,7 @@ maximum) is the square of what the step size loses.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -52,6 +53,8 @@ NUMPYRO_NAME = "numpyro-nuts"
 STEPS = {"gaussian": (800, 2500), "banana": (1500, 5000), "lines": (2000, 10_000)}
 """Warm-up and draws of the one-step kernels; Hamiltonian ones take a quarter of the draws, NUTS an eighth."""
 SHARES = {"hmc": 0.25, NUTS_NAME: 0.125, NUMPYRO_NAME: 0.125}
+FEWEST = 20
+"""Draws below which nothing is said of NUTS."""
 WARMUP = {"hmc": (100, 100, 150)}
 """Warm-up steps in ``demo`` of kernels whose steps hold many gradients."""
 
@@ -154,6 +157,10 @@ def run_case(name: str, kernel: str, seed: int, share: float) -> dict[str, Any]:
     return figures(values, gradients, time.perf_counter() - began)
 
 
+class TimeUp(Exception):  # noqa: N818
+    """A chain has had its minutes."""
+
+
 class Gradient(torch.autograd.Function):
     """A posterior's density by the way the other kernels take: quick, and minus infinity where the model has no value."""
 
@@ -171,9 +178,12 @@ class Gradient(torch.autograd.Function):
 
 
 def pyro_nuts(
-    log_density: Callable[[Tensor], Tensor], starts: Tensor, warmup: int, draws: int, seed: int
+    log_density: Callable[[Tensor], Tensor], starts: Tensor, warmup: int, draws: int, seed: int, minutes: float = np.inf
 ) -> tuple[NDArray[np.float64], int]:
-    """Draws of Pyro's NUTS with a dense mass matrix, chain after chain, and the gradients that the kept ones took."""
+    """Draws of Pyro's NUTS with a dense mass matrix, chain after chain, and the gradients that the kept ones took.
+
+    A chain that has been drawing for so many minutes, warm-up included, ends with the draws that it has.
+    """
     import pyro
 
     chains, gradients = [], 0
@@ -186,17 +196,25 @@ def pyro_nuts(
             return -log_density(values["x"])
 
         kernel = NUTS(potential_fn=potential, full_mass=True)
-        warm = [0]
+        warm, kept, began = [0], [], time.perf_counter()
 
-        def note(_: Any, __: Any, stage: str, step: int, warm: list[int] = warm, calls: list[int] = calls) -> None:
+        def note(
+            _: Any, values: dict[str, Tensor], stage: str, step: int, warm: list[int] = warm, calls: list[int] = calls,
+            kept: list[NDArray[np.float64]] = kept, began: float = began,
+        ) -> None:
             if stage.lower().startswith("warm"):
                 warm[0] = calls[0]
+            else:
+                kept.append(values["x"].detach().numpy().copy())
+            if time.perf_counter() - began > 60.0 * minutes:
+                raise TimeUp
 
         mcmc = MCMC(kernel, num_samples=draws, warmup_steps=warmup, initial_params={"x": start.clone()}, disable_progbar=True, hook_fn=note)
-        mcmc.run()
-        chains.append(mcmc.get_samples()["x"].numpy())
+        with contextlib.suppress(TimeUp):
+            mcmc.run()
+        chains.append(np.stack(kept) if kept else np.empty((0, len(start))))
         gradients += calls[0] - warm[0]
-    return np.stack(chains), gradients
+    return np.stack([chain[: min(map(len, chains))] for chain in chains]), gradients
 
 
 def numpyro_nuts(case: Case, warmup: int, draws: int, seed: int) -> dict[str, Any]:
@@ -246,10 +264,12 @@ def run_demo(recipe: Recipe, kernel: str, given: argparse.Namespace) -> dict[str
             began = time.perf_counter()
             target = workers.problem.target(run.chart)
             start = run.chains[0].state.position
-            values, gradients = pyro_nuts(lambda z: Gradient.apply(z, target), start,
-                                          given.draws // 10, steps, given.seed)  # fmt: skip
+            values, gradients = pyro_nuts(lambda z: Gradient.apply(z, target), start, given.draws // 10, steps, given.seed, given.minutes)
+            if values.shape[1] < FEWEST:
+                return {"left_out": f"{values.shape[1]} draws after warm-up in {given.minutes} minutes", "gradients_draws": gradients}
             theta = torch.stack([target.parameters(torch.from_numpy(z))[0] for z in values.reshape(-1, values.shape[-1])])
-            return figures(theta.numpy().reshape(values.shape), gradients, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            return {**figures(theta.numpy().reshape(values.shape), gradients, seconds), "draws": values.shape[1]}
         advance(run, workers, section.sampler, save=note, progress=make_progress())
         seconds = time.perf_counter() - began
         found = diagnose({name: run.draws["theta"][..., i] for i, name in enumerate(priors.names)}, priors.free, circular=priors.circular,
@@ -298,6 +318,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--share", type=float, default=1.0, help="of the steps of all cases but the demo")
     parser.add_argument("--points", type=int, default=0, help="demo: draws at which the Fisher matrix is evaluated")
+    parser.add_argument("--minutes", type=float, default=60.0, help="demo: after which NUTS ends with the draws that it has")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
