@@ -1,7 +1,8 @@
 """Differentiable operators around the compiled loops: reverse mode, forward mode and vmap.
 
 Each is a ``torch.autograd.Function`` whose backward and jvp are operators too, so that ``torch.func`` transforms compose.
-Batches run in a loop.
+A batch is one node of the graph: its items run in a loop that no graph sees, for the gradient of each item's slice would be as large
+as the whole batch.
 """
 
 # ruff: noqa: D102 - the methods are those that torch.autograd.Function asks for
@@ -16,19 +17,43 @@ from torch import Tensor
 from supermage.forward import compiled
 
 
-def _batched(function: Any, size: int, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]) -> tuple[Any, Any]:
-    """Run a Function once per item of the batch and stack what it returns."""
-    rows = []
-    for item in range(size):
-        chosen = [argument if dim is None else argument.select(dim, item) for argument, dim in zip(arguments, in_dims)]
-        rows.append(function.apply(*chosen))
-    if isinstance(rows[0], tuple):
-        return tuple(torch.stack(column) for column in zip(*rows)), (0,) * len(rows[0])
-    return torch.stack(rows), 0
+def _batched(
+    function: Any, info: Any, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...], ranks: tuple[int, ...]
+) -> tuple[Any, Any]:
+    """Call a Function once with a leading axis for the batch on what varies; within another batch once per item, and stack.
+
+    ``ranks`` are the numbers of axes that the arguments have by themselves, negative for constants, which need no gradient.
+    """
+    size = info.batch_size
+    single = [argument if dim is None else argument.select(dim, 0) for argument, dim in zip(arguments, in_dims)]
+    if any(item.ndim != abs(rank) for item, rank in zip(single, ranks)):
+        items = ([a if dim is None else a.select(dim, item) for a, dim in zip(arguments, in_dims)] for item in range(size))
+        rows = [function.apply(*chosen) for chosen in items]
+        if isinstance(rows[0], tuple):
+            return tuple(torch.stack(column) for column in zip(*rows)), (0,) * len(rows[0])
+        return torch.stack(rows), 0
+    first = [argument.movedim(dim, 0) if dim is not None else argument if rank < 0 else argument.expand(size, *argument.shape)
+             for argument, dim, rank in zip(arguments, in_dims, ranks)]  # fmt: skip
+    found = function.apply(*first)
+    return found, (0,) * len(found) if isinstance(found, tuple) else 0
+
+
+def _each(run: Any, ranks: tuple[int, ...], arguments: tuple[Tensor, ...]) -> Any:
+    """What ``run`` gives for arguments, or for each item of a batch, stacked."""
+    size = next((len(argument) for argument, rank in zip(arguments, ranks) if argument.ndim > abs(rank)), None)
+    if size is None:
+        return run(*arguments)
+    rows = [run(*(a[item] if a.ndim > abs(rank) else a for a, rank in zip(arguments, ranks))) for item in range(size)]
+    return tuple(torch.stack(column) for column in zip(*rows)) if isinstance(rows[0], tuple) else torch.stack(rows)
 
 
 def _numpy(*tensors: Tensor) -> list[Any]:
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+_LINES = (1, 1, 1, -2, -1, -3)
+_GATHER = (5, 3, 3, 2, -3, -2, -2)
+_TABLE = (-4, -4, -4)
 
 
 class LineFlux(torch.autograd.Function):
@@ -38,10 +63,13 @@ class LineFlux(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(velocity: Tensor, inverse: Tensor, flux: Tensor, edges: Tensor, first: Tensor, taps: Tensor) -> Tensor:
-        out = torch.empty((edges.shape[0], first.shape[0], velocity.shape[0]), dtype=torch.float32)
-        compiled.lines_forward(*_numpy(edges, first, taps, velocity, inverse, flux), out.numpy())
-        return out
+    def forward(*arguments: Tensor) -> Tensor:
+        def run(velocity: Tensor, inverse: Tensor, flux: Tensor, edges: Tensor, first: Tensor, taps: Tensor) -> Tensor:
+            out = torch.empty((edges.shape[0], first.shape[0], velocity.shape[0]), dtype=torch.float32)
+            compiled.lines_forward(*_numpy(edges, first, taps, velocity, inverse, flux), out.numpy())
+            return out
+
+        return torch.as_tensor(_each(run, _LINES, arguments))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -63,18 +91,21 @@ class LineFlux(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
-        return _batched(LineFlux, info.batch_size, in_dims, arguments)
+        return _batched(LineFlux, info, in_dims, arguments, _LINES)
 
 
 class LineFluxAdjoint(torch.autograd.Function):
     """Reverse mode of :class:`LineFlux`."""
 
     @staticmethod
-    def forward(gradient: Tensor, velocity: Tensor, inverse: Tensor, flux: Tensor, edges: Tensor, first: Tensor, taps: Tensor) -> Any:
-        out = [torch.zeros_like(velocity, memory_format=torch.contiguous_format) for _ in range(3)]
-        lines = _numpy(edges, first, taps, velocity, inverse, flux, gradient)
-        compiled.lines_adjoint(*lines, *(item.numpy() for item in out))
-        return tuple(out)
+    def forward(*arguments: Tensor) -> Any:
+        def run(gradient: Tensor, velocity: Tensor, inverse: Tensor, flux: Tensor, edges: Tensor, first: Tensor, taps: Tensor) -> Any:
+            out = [torch.zeros_like(velocity, memory_format=torch.contiguous_format) for _ in range(3)]
+            lines = _numpy(edges, first, taps, velocity, inverse, flux, gradient)
+            compiled.lines_adjoint(*lines, *(item.numpy() for item in out))
+            return tuple(out)
+
+        return _each(run, (3, *_LINES), arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
@@ -82,7 +113,7 @@ class LineFluxAdjoint(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
-        return _batched(LineFluxAdjoint, info.batch_size, in_dims, arguments)
+        return _batched(LineFluxAdjoint, info, in_dims, arguments, (3, *_LINES))
 
 
 class LineFluxTangent(torch.autograd.Function):
@@ -90,11 +121,14 @@ class LineFluxTangent(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Tensor) -> Tensor:
-        d_velocity, d_inverse, d_flux, velocity, inverse, flux, edges, first, taps = arguments
-        out = torch.empty((edges.shape[0], first.shape[0], velocity.shape[0]), dtype=torch.float32)
-        lines = _numpy(edges, first, taps, velocity, inverse, flux, d_velocity, d_inverse, d_flux)
-        compiled.lines_tangent(*lines, out.numpy())
-        return out
+        def run(*items: Tensor) -> Tensor:
+            d_velocity, d_inverse, d_flux, velocity, inverse, flux, edges, first, taps = items
+            out = torch.empty((edges.shape[0], first.shape[0], velocity.shape[0]), dtype=torch.float32)
+            lines = _numpy(edges, first, taps, velocity, inverse, flux, d_velocity, d_inverse, d_flux)
+            compiled.lines_tangent(*lines, out.numpy())
+            return out
+
+        return torch.as_tensor(_each(run, (1, 1, 1, *_LINES), arguments))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -102,7 +136,7 @@ class LineFluxTangent(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
-        return _batched(LineFluxTangent, info.batch_size, in_dims, arguments)
+        return _batched(LineFluxTangent, info, in_dims, arguments, (1, 1, 1, *_LINES))
 
 
 class CellGather(torch.autograd.Function):
@@ -112,10 +146,13 @@ class CellGather(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(table: Tensor, real: Tensor, imaginary: Tensor, phase: Tensor, index: Tensor, sign: Tensor, stretch: Tensor) -> Tensor:
-        out = torch.empty((*stretch.shape, index.shape[1], 2), dtype=table.dtype)
-        compiled.gather_forward(*_numpy(table, real, imaginary, phase, index, sign, stretch), out.numpy())
-        return out
+    def forward(*arguments: Tensor) -> Tensor:
+        def run(table: Tensor, real: Tensor, imaginary: Tensor, phase: Tensor, index: Tensor, sign: Tensor, stretch: Tensor) -> Tensor:
+            out = torch.empty((*stretch.shape, index.shape[1], 2), dtype=table.dtype)
+            compiled.gather_forward(*_numpy(table, real, imaginary, phase, index, sign, stretch), out.numpy())
+            return out
+
+        return torch.as_tensor(_each(run, _GATHER, arguments))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -146,18 +183,20 @@ class CellGather(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
-        return _batched(CellGather, info.batch_size, in_dims, arguments)
+        return _batched(CellGather, info, in_dims, arguments, _GATHER)
 
 
 class CellGatherAdjoint(torch.autograd.Function):
     """Reverse mode of :class:`CellGather`."""
 
     @staticmethod
-    def forward(gradient: Tensor, *arguments: Tensor) -> Any:
-        table, real, imaginary, phase, *_ = arguments
-        out = [torch.zeros_like(item, memory_format=torch.contiguous_format) for item in (table, real, imaginary, phase)]
-        compiled.gather_adjoint(*_numpy(*arguments, gradient), *(item.numpy() for item in out))
-        return tuple(out)
+    def forward(*arguments: Tensor) -> Any:
+        def run(gradient: Tensor, *items: Tensor) -> Any:
+            out = [torch.zeros_like(item, memory_format=torch.contiguous_format) for item in items[:4]]
+            compiled.gather_adjoint(*_numpy(*items, gradient), *(item.numpy() for item in out))
+            return tuple(out)
+
+        return _each(run, (4, *_GATHER, 4), arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
@@ -165,7 +204,7 @@ class CellGatherAdjoint(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
-        return _batched(CellGatherAdjoint, info.batch_size, in_dims, arguments)
+        return _batched(CellGatherAdjoint, info, in_dims, arguments, (4, *_GATHER, 4))
 
 
 class DiscTable(torch.autograd.Function):
@@ -177,9 +216,9 @@ class DiscTable(torch.autograd.Function):
     @staticmethod
     def forward(line: Tensor, across: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         receding, approaching = torch.matmul(across, line).chunk(2, dim=-1)
-        table = line.new_empty((line.shape[0], cosine.shape[-1], across.shape[-2], 2, line.shape[1]))
-        table[:, :, :, 0] = torch.matmul(receding + approaching, cosine).permute(0, 3, 2, 1)
-        table[:, :, :, 1] = torch.matmul(receding - approaching, sine).permute(0, 3, 2, 1)
+        table = line.new_empty((*line.shape[:-3], cosine.shape[-1], across.shape[-2], 2, line.shape[-3]))
+        table[..., 0, :] = torch.matmul(receding + approaching, cosine).transpose(-1, -3)
+        table[..., 1, :] = torch.matmul(receding - approaching, sine).transpose(-1, -3)
         return table
 
     @staticmethod
@@ -200,7 +239,7 @@ class DiscTable(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
-        return _batched(DiscTable, info.batch_size, in_dims, arguments)
+        return _batched(DiscTable, info, in_dims, arguments, (4, *_TABLE))
 
 
 class DiscTableAdjoint(torch.autograd.Function):
@@ -208,7 +247,7 @@ class DiscTableAdjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(gradient: Tensor, across: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        real, imaginary = gradient.permute(3, 0, 4, 2, 1).contiguous()
+        real, imaginary = gradient.movedim(-2, 0).transpose(-1, -3).contiguous()
         even = torch.matmul(real, cosine.mT)
         odd = torch.matmul(imaginary, sine.mT)
         return torch.matmul(across.mT, torch.cat([even + odd, even - odd], dim=-1))
@@ -219,4 +258,4 @@ class DiscTableAdjoint(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
-        return _batched(DiscTableAdjoint, info.batch_size, in_dims, arguments)
+        return _batched(DiscTableAdjoint, info, in_dims, arguments, (5, *_TABLE))

@@ -211,6 +211,8 @@ class PosteriorTarget:
         self.coordinates = coordinates
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
         self._asked: tuple[Tensor, Tensor, Tensor] | None = None
+        self._last_of_chains: tuple[Tensor, Tensor, Tensor] | None = None
+        self._asked_of_chains: tuple[Tensor, Tensor, Tensor] | None = None
 
     def log_density(self, z: Float[Tensor, "param"]) -> Float[Tensor, ""]:
         """Log posterior density of z, Jacobian included."""
@@ -256,21 +258,36 @@ class PosteriorTarget:
     def of_chains(self, position: Float[Tensor, "chain param"]) -> tuple[Float[Tensor, "chain"], Float[Tensor, "chain param"]]:
         """Log density and gradient of several chains in one vmapped pass."""
         leaf = position.detach().clone().requires_grad_(True)
-        theta, log_jacobian = torch.func.vmap(self.coordinates.to_theta)(leaf)
+        theta, log_jacobian, prior = torch.func.vmap(self._theta_and_prior)(leaf)
         noise = self.together.noise
         visibilities = self.together.visibilities_of_chains({name: value.to(noise.data.device) for name, value in theta.items()})
         likelihood = torch.func.vmap(lambda item: noise.log_likelihood_of(noise.residual(item)))(visibilities)
-        value = likelihood.to(log_jacobian.device) + torch.func.vmap(self.coordinates.log_prior)(leaf)
+        value = likelihood.to(prior.device) + prior
+        vector = torch.stack([theta[name] for name in self.coordinates.names], dim=-1)
+        self._last_of_chains = (leaf.detach(), vector.detach(), log_jacobian.detach())
         (gradient,) = torch.autograd.grad(value.sum(), leaf)
         fine = torch.isfinite(value) & torch.isfinite(gradient).all(dim=-1)
         nothing = torch.full_like(value, -torch.inf)
         return torch.where(fine, value, nothing).detach(), torch.where(fine[:, None], gradient, torch.zeros_like(gradient))
 
+    def _theta_and_prior(self, z: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        theta, log_jacobian = self.coordinates.to_theta(z)
+        return theta, log_jacobian, self.coordinates.log_prior(z, log_jacobian)
+
     def parameters_of_chains(self, position: Float[Tensor, "chain param"]) -> tuple[Float[Tensor, "chain param"], Float[Tensor, "chain"]]:
-        """`parameters` of several chains."""
+        """`parameters` of several chains; a chain is where it was last evaluated, or where it was last asked for."""
+        asked, last = self._asked_of_chains, self._last_of_chains
+        if asked is not None and last is not None and asked[0].shape == last[0].shape == position.shape:
+            moved, stayed = ((position == known[0]).all(dim=-1) for known in (last, asked))
+            if bool((moved | stayed).all()):
+                vector, log_jacobian = torch.where(moved[:, None], last[1], asked[1]), torch.where(moved, last[2], asked[2])
+                self._asked_of_chains = (position.detach().clone(), vector, log_jacobian)
+                return vector, log_jacobian
         with torch.no_grad():
             theta, log_jacobian = torch.func.vmap(self.coordinates.to_theta)(position.detach())
-        return torch.stack([theta[name] for name in self.coordinates.names], dim=-1), log_jacobian
+        vector = torch.stack([theta[name] for name in self.coordinates.names], dim=-1)
+        self._asked_of_chains = (position.detach().clone(), vector, log_jacobian)
+        return vector, log_jacobian
 
     def fisher(self, z: Float[Tensor, "param"], *, with_prior: bool = True) -> Float[Tensor, "param param"]:
         """``J^T J`` plus the prior's inverse variances, 1 for nearly every coordinate."""
