@@ -36,6 +36,8 @@ class Kind:
         Of gas: Msun/yr, or empty.
     magnitude
         Of stars: absolute magnitudes by band, without dust, where the file has them.
+    neutral_hydrogen
+        Of gas: mass of neutral hydrogen, Msun, or empty: what dust goes with.
     """
 
     position: FloatArray
@@ -47,6 +49,7 @@ class Kind:
     initial_mass: FloatArray = field(default_factory=_none)
     sfr: FloatArray = field(default_factory=_none)
     magnitude: dict[str, FloatArray] = field(default_factory=dict)
+    neutral_hydrogen: FloatArray = field(default_factory=_none)
 
     def __post_init__(self) -> None:
         n = len(self.mass)
@@ -54,7 +57,7 @@ class Kind:
             shapes = f"{self.position.shape}, {self.velocity.shape}, {self.mass.shape}"
             raise DataError(f"particles need positions and velocities of shape (n, 3) and masses of shape (n,), got {shapes}")
         extra = {"potential": self.potential, "age": self.age, "metallicity": self.metallicity, "initial_mass": self.initial_mass,
-                 "sfr": self.sfr, **self.magnitude}  # fmt: skip
+                 "sfr": self.sfr, "neutral_hydrogen": self.neutral_hydrogen, **self.magnitude}  # fmt: skip
         for name, value in extra.items():
             if value.shape not in ((0,), (n,)):
                 raise DataError(f"particles need one {name} each, or none, got shape {value.shape} for {n} particles")
