@@ -59,8 +59,8 @@ PRIORS = {
     "Flux": (1.0, 4.0),
 }
 """Uniform priors from which galaxies are drawn and with which they are fitted; names and units of the paper's Table 1."""
-SAMPLER: dict[str, Any] = {"chains": 16, "execution": "vmap", "starts": 60, "optima": 2, "warmup": (100, 150, 150), "draws": 400,
-                           "most_draws": 3000, "segment": 200}  # fmt: skip
+SAMPLER: dict[str, Any] = {"chains": 16, "execution": "vmap", "starts": 60, "optima": 2, "warmup": (80, 150, 150), "draws": 600,
+                           "most_draws": 3000, "segment": 200, "metric_points": 16}  # fmt: skip
 """Sixteen chains in one vmapped pass: at this size calling costs more than reckoning."""
 
 

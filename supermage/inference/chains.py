@@ -140,8 +140,13 @@ def run_segment(target: Target, segment: Segment) -> Drawn:
 
 
 def run_together(target: PosteriorTarget, segments: Sequence[Segment]) -> list[Drawn]:
-    """Segments of several chains in lockstep, one vmapped pass a step; each chain's random numbers are its own, as in `run_segment`."""
+    """Segments of several chains in lockstep, one vmapped pass a step; each chain's random numbers are its own, as in `run_segment`.
+
+    A metric that the segments share is one object; else each chain uses its own.
+    """
     first = segments[0]
+    shared = all(segment.factor is first.factor for segment in segments)
+    factor = first.factor if shared else torch.stack([segment.factor for segment in segments])
     kernel = KERNELS[first.kernel]
     aim = kernel.target_acceptance if first.target_acceptance is None else first.target_acceptance
     state = State(*(torch.cat(parts) for parts in zip(*(segment.chain.state for segment in segments), strict=True)))
@@ -154,7 +159,7 @@ def run_together(target: PosteriorTarget, segments: Sequence[Segment]) -> list[D
     for _ in range(first.n_steps):
         step_size = torch.exp(dual.log_step) if first.adapting else final_step(dual)
         numbers = draw_numbers(generators, state.position.shape[1])
-        state, info = kernel.step(target.of_chains, state, first.factor, step_size, numbers, first.length)
+        state, info = kernel.step(target.of_chains, state, factor, step_size, numbers, first.length)
         if first.adapting:
             dual = update_dual_average(dual, info.acceptance, aim)
         gradients += info.gradients
@@ -292,12 +297,22 @@ def together_in_chart(problem: Problem, chart: Chart, segments: Sequence[Segment
 def approach_in_chart(problem: Problem, chart: Chart, segment: Segment) -> Drawn:
     """`run_segment` with the Fisher matrix of where the chain is as its metric: to come from a far start to the bulk, never for draws."""
     target = problem.target(chart)
+    return run_segment(target, _with_own_metric(target, segment))
+
+
+def approach_together_in_chart(problem: Problem, chart: Chart, segments: Sequence[Segment]) -> list[Drawn]:
+    """`approach_in_chart` of all chains in one vmapped pass a step."""
+    target = problem.target(chart)
+    return run_together(target, [_with_own_metric(target, segment) for segment in segments])
+
+
+def _with_own_metric(target: PosteriorTarget, segment: Segment) -> Segment:
     precision = target.fisher(segment.chain.state.position[0])
-    if bool(torch.isfinite(precision).all()):
-        momentum = torch.zeros_like(segment.chain.state.momentum)
-        chain = replace(segment.chain, state=segment.chain.state._replace(momentum=momentum))
-        segment = replace(segment, chain=chain, factor=factor_of_precision(add_ridge(precision)))
-    return run_segment(target, segment)
+    if not bool(torch.isfinite(precision).all()):
+        return segment
+    momentum = torch.zeros_like(segment.chain.state.momentum)
+    chain = replace(segment.chain, state=segment.chain.state._replace(momentum=momentum))
+    return replace(segment, chain=chain, factor=factor_of_precision(add_ridge(precision)))
 
 
 def fisher_in_chart(problem: Problem, chart: Chart, z: Tensor, with_prior: bool = True) -> Tensor:

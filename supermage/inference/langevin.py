@@ -67,7 +67,12 @@ def _probability(log_ratio: PerChain) -> PerChain:
     return torch.where(torch.isfinite(log_ratio), log_ratio, torch.full_like(log_ratio, -torch.inf)).clamp(max=0.0).exp()
 
 
-def mala(target: Target, state: State, factor: Float[Tensor, "param param"], step_size: PerChain, draw: Draw) -> tuple[State, Info]:
+def _times(vectors: Tensor, matrix: Tensor) -> Tensor:
+    """Each chain's vector times the matrix, or times its own, where there is one a chain."""
+    return vectors @ matrix if matrix.ndim == 2 else (vectors[:, None, :] @ matrix)[:, 0, :]
+
+
+def mala(target: Target, state: State, factor: Float[Tensor, "... param param"], step_size: PerChain, draw: Draw) -> tuple[State, Info]:
     """Metropolis-adjusted Langevin step with a dense mass matrix (Besag 1994; Roberts & Rosenthal 1998).
 
     Parameters
@@ -77,34 +82,34 @@ def mala(target: Target, state: State, factor: Float[Tensor, "param param"], ste
     state
         Where the chains are.
     factor
-        L of the metric ``C = L L^T``.
+        L of the metric ``C = L L^T``, or one a chain.
     step_size
         eps, one a chain.
     draw
         Random numbers.
     """
     eps = step_size[:, None]
-    drift = 0.5 * eps * (state.gradient @ factor)
+    drift = 0.5 * eps * _times(state.gradient, factor)
     jump = eps * (drift + draw.normal)
-    position = state.position + jump @ factor.mT
+    position = state.position + _times(jump, factor.mT)
     log_density, gradient = target(position)
     # whitened: the way back needs the noise -(jump/eps) - eps g'/2
-    back = -(drift + draw.normal) - 0.5 * eps * (gradient @ factor)
+    back = -(drift + draw.normal) - 0.5 * eps * _times(gradient, factor)
     log_ratio = log_density - state.log_density - 0.5 * back.square().sum(-1) + 0.5 * draw.normal.square().sum(-1)
     acceptance = _probability(log_ratio)
     accepted = draw.uniform < acceptance
     return select(accepted, State(position, log_density, gradient, state.momentum), state), Info(acceptance, accepted, 1)
 
 
-def leapfrog(target: Target, state: State, factor: Float[Tensor, "param param"], step_size: PerChain, n_steps: int) -> State:
+def leapfrog(target: Target, state: State, factor: Float[Tensor, "... param param"], step_size: PerChain, n_steps: int) -> State:
     """``n_steps`` leapfrog steps of Hamiltonian dynamics with mass matrix ``C^-1``; momentum whitened."""
     eps = step_size[:, None]
     position, gradient, log_density = state.position, state.gradient, state.log_density
-    momentum = state.momentum + 0.5 * eps * (gradient @ factor)
+    momentum = state.momentum + 0.5 * eps * _times(gradient, factor)
     for k in range(n_steps):
-        position = position + eps * (momentum @ factor.mT)
+        position = position + eps * _times(momentum, factor.mT)
         log_density, gradient = target(position)
-        momentum = momentum + (1.0 if k < n_steps - 1 else 0.5) * eps * (gradient @ factor)
+        momentum = momentum + (1.0 if k < n_steps - 1 else 0.5) * eps * _times(gradient, factor)
     return State(position, log_density, gradient, momentum)
 
 
@@ -113,7 +118,7 @@ def _log_hamiltonian(state: State) -> PerChain:
 
 
 def hmc(
-    target: Target, state: State, factor: Float[Tensor, "param param"], step_size: PerChain, draw: Draw, *, n_steps: int
+    target: Target, state: State, factor: Float[Tensor, "... param param"], step_size: PerChain, draw: Draw, *, n_steps: int
 ) -> tuple[State, Info]:
     """Hamiltonian Monte Carlo with ``n_steps`` leapfrog steps and a fresh momentum; with one step it is `mala`."""
     start = state._replace(momentum=draw.normal)
@@ -126,7 +131,7 @@ def hmc(
 def persistent(
     target: Target,
     state: State,
-    factor: Float[Tensor, "param param"],
+    factor: Float[Tensor, "... param param"],
     step_size: PerChain,
     draw: Draw,
     *,
@@ -143,18 +148,18 @@ def persistent(
     return select(accepted, end, start._replace(momentum=-refreshed)), Info(acceptance, accepted, n_steps)
 
 
-def barker(target: Target, state: State, factor: Float[Tensor, "param param"], step_size: PerChain, draw: Draw) -> tuple[State, Info]:
+def barker(target: Target, state: State, factor: Float[Tensor, "... param param"], step_size: PerChain, draw: Draw) -> tuple[State, Info]:
     """Barker step (Livingstone & Zanella 2022): a whitened jump of given size whose signs are drawn towards the gradient.
 
     Its proposal never runs longer than its noise, however steep the density: for the way in from far starts.
     """
     jump = step_size[:, None] * draw.normal.abs()
-    drift = state.gradient @ factor
+    drift = _times(state.gradient, factor)
     jump = torch.where(draw.signs < torch.sigmoid(jump * drift), jump, -jump)
-    position = state.position + jump @ factor.mT
+    position = state.position + _times(jump, factor.mT)
     log_density, gradient = target(position)
     log_sigmoid = torch.nn.functional.logsigmoid
-    back, forth = log_sigmoid(-jump * (gradient @ factor)).sum(-1), log_sigmoid(jump * drift).sum(-1)
+    back, forth = log_sigmoid(-jump * _times(gradient, factor)).sum(-1), log_sigmoid(jump * drift).sum(-1)
     acceptance = _probability(log_density - state.log_density + back - forth)
     accepted = draw.uniform < acceptance
     return select(accepted, State(position, log_density, gradient, state.momentum), state), Info(acceptance, accepted, 1)

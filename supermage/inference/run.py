@@ -19,6 +19,7 @@ from supermage.inference.chains import (
     Segment,
     Workers,
     approach_in_chart,
+    approach_together_in_chart,
     fisher_in_chart,
     place_in_chart,
     restart_adaptation,
@@ -231,8 +232,9 @@ def _segment(
     kernel, aim = (sampler.burn_in, None) if approaching else (sampler.kernel, sampler.target_acceptance)
     work = [(run.chart, Segment(chain, kernel, run.factor, n_steps, adapting, aim, run.length)) for chain in run.chains]
     brought: list[Drawn]
-    if run.way in TOGETHER and not approaching:
-        (brought,) = workers.map(together_in_chart, [(run.chart, [segment for _, segment in work])])
+    if run.way in TOGETHER:
+        together = approach_together_in_chart if approaching else together_in_chart
+        (brought,) = workers.map(together, [(run.chart, [segment for _, segment in work])])
     else:
         brought = workers.map(approach_in_chart if approaching else segment_in_chart, work)
     run.chains = [drawn.chain for drawn in brought]

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from supermage.errors import RecipeError
 from supermage.inference import execution
-from supermage.inference.chains import Problem, Segment, run_segment, run_together, start_chain
+from supermage.inference.chains import (
+    Problem,
+    Segment,
+    approach_in_chart,
+    approach_together_in_chart,
+    run_segment,
+    run_together,
+    start_chain,
+)
 from supermage.inference.execution import Plan, choose_plan, resume_plan
 from supermage.inference.fit import fit
 from supermage.inference.langevin import KERNELS
@@ -55,6 +63,33 @@ def test_chains_in_lockstep_are_the_chains_alone(kernel: str, adapting: bool) ->
             assert np.allclose(getattr(together, name), getattr(alone, name), rtol=1e-7, atol=1e-7), name
         assert torch.equal(together.chain.generator, alone.chain.generator) and together.gradients == alone.gradients
         assert np.allclose(together.chain.dual.log_average, alone.chain.dual.log_average, atol=1e-7)
+
+
+@pytest.mark.parametrize("kernel", sorted(set(KERNELS) - {"hmc"}))
+def test_chains_in_lockstep_keep_metrics_of_their_own(kernel: str) -> None:
+    problem = Problem(TARGET.fit)
+    chains = [start_chain(TARGET, z, step_size=0.02, seed=4, number=c) for c, z in enumerate(positions(3))]
+    segments = [Segment(chain, kernel, torch.eye(len(FREE), dtype=torch.float64), 6, True) for chain in chains]
+    together = approach_together_in_chart(problem, Chart(), segments)
+    for segment, found in zip(segments, together, strict=True):
+        alone = approach_in_chart(problem, Chart(), segment)
+        for name in ("z", "log_density", "acceptance", "step_size"):
+            assert np.allclose(getattr(found, name), getattr(alone, name), rtol=1e-7, atol=1e-7), name
+    shared = run_together(PROBLEM.target(Chart()), segments)
+    assert not np.allclose([one.acceptance for one in shared], [one.acceptance for one in together], rtol=1e-3)
+
+
+def test_a_density_of_several_nodes_is_differentiated_as_in_the_loop() -> None:
+    """Twice: nested batches take another way through the operators than single ones."""
+    here = positions(4).reshape(2, 2, -1)
+
+    def energy(z: Tensor) -> Tensor:
+        return TARGET.fit.log_likelihood(TARGET.coordinates.to_theta(z)[0])
+
+    gradient = torch.func.vmap(torch.func.vmap(torch.func.grad(energy)))(here)
+    for outer in range(2):
+        for inner in range(2):
+            assert torch.allclose(gradient[outer, inner], torch.func.grad(energy)(here[outer, inner]), rtol=1e-9, atol=1e-9)
 
 
 def test_the_recipe_decides_where_it_says() -> None:
