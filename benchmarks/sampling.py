@@ -11,8 +11,8 @@
 The effective draws are the smallest over the parameters, bulk and tail apart; ``per_gradient`` counts the gradients of the kept draws,
 ``per_second`` the time of the whole run. NUTS learns a dense mass matrix; in ``demo`` it runs one chain in the coordinates that warm-up
 chose for the others, whitened by their metric, and only its own time counts (without it NUTS ended no warm-up of 150 draws in 35 minutes).
-With ``--points`` the Fisher matrix is evaluated at so many draws and whitened by each candidate metric: the largest eigenvalue (median, 90 %,
-maximum) is the square of what the step size loses.
+With ``--points`` the Fisher matrix is evaluated at so many draws and whitened by each candidate metric: the largest eigenvalue (median,
+90 %, maximum) is the square of what the step size loses.
 """
 
 from __future__ import annotations
