@@ -183,14 +183,14 @@ def check_light(particles: Particles, **light: FloatArray) -> None:
 
 
 def checked_half_mass_radius(particles: Particles, half_mass_radius: float | None) -> float:
-    """R_hsm (kpc), measured if None; a DataError where it is not above 0 or the galaxy stands far off the origin."""
+    """R_hsm (kpc), measured if None; a DataError where it is not above 0, or the stars' median is half of it off the origin."""
     if float(particles.stars.mass.min()) < 0 or not particles.stars.mass.any():
         raise DataError(f"stars need masses above 0, got {particles.stars.mass.min():g} Msun")
     scale = particles.half_mass_radius() if half_mass_radius is None else half_mass_radius
     if not (scale > 0 and math.isfinite(scale)):
         raise DataError(f"a galaxy needs a half-mass radius above 0 kpc (all stars in one point?), got {scale:g}")
     off = float(np.linalg.norm(np.median(particles.stars.position, axis=0)))
-    if off > 0.5 * scale:
+    if off > (0.5 + 3.0 / math.sqrt(len(particles.stars))) * scale:
         raise DataError(f"particles must be centred on the galaxy, got stars {off:.3g} kpc off (their median) for R_hsm {scale:.3g} kpc")
     return scale
 
