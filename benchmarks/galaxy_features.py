@@ -1,7 +1,9 @@
-"""Seconds of one core that the features and targets of one galaxy take, as JSON: ``OMP_NUM_THREADS=1 python benchmarks/galaxy_features.py``.
+"""Seconds that the features and targets of one galaxy take on one core, as JSON.
 
-An exponential disc of stars in a Plummer sphere of stars and one of dark matter; medians of several rounds, of the processor's time, so that
-other work on the machine does not count. `one_projection`:
+    OMP_NUM_THREADS=1 python benchmarks/galaxy_features.py
+
+An exponential disc of stars in a Plummer sphere of stars and one of dark matter; medians of several rounds, of the processor's time: other
+work on the machine hardly counts. `one_projection`:
 features and targets in one projection, all told; `three_projections`: in all three, which share shape and orbits; the rest are its parts.
 `particles`: stars and dark matter, half of each; `stars`: as many stars, and as much dark matter beside them.
 """

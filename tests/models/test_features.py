@@ -80,7 +80,7 @@ def test_shape_and_orbits_of_a_sphere(sphere: dict[str, float]) -> None:
 
 
 def test_spin_of_a_sphere_is_its_noise(sphere: dict[str, float]) -> None:
-    """Pixels of n stars scatter by sigma / sqrt(n): lambda = sum n R sigma sqrt(2/pi n) / sum n R sigma sqrt(chi^2_n / n), given the counts.
+    """Pixels of n stars scatter by sigma / sqrt(n): lambda = sum n R sigma sqrt(2/pi n) / sum n R sigma sqrt(chi^2_n / n), given n.
 
     The standard error is that of the numerator; five of them, and 2 % for speeds that are not quite normal.
     """

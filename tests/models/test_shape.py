@@ -48,7 +48,7 @@ def test_one_round_within_a_sphere_would_be_rounder() -> None:
 
 
 def test_triaxial_sample() -> None:
-    """100 000 particles on Plummer's profile. A round's standard error of a ratio is sqrt(0.6 / N), the iteration's 1 / 0.6 more: within 5."""
+    """100 000 particles on Plummer's profile. A ratio's standard error is sqrt(0.6 / N) a round, 1 / 0.6 more after all: within 5."""
     rng = np.random.default_rng(2)
     radius = plummer_radii(rng.random(100_000))
     turn = Rotation.random(random_state=3).as_matrix()
