@@ -1,0 +1,85 @@
+"""Image, colour, mean velocity and dispersion of one galaxy: what a network is given (Chu et al., Figure 1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from supermage.plots.style import DIVERGING_MAP, INTENSITY_MAP, WIDTH_MAP
+
+COLOUR_MAP = "inferno"
+DECADES = 4.0
+"""The image is shown from its peak down to this many powers of ten."""
+BLANK = "#e8e8e8"
+
+
+def galaxy_maps(
+    axes: NDArray[Any],
+    r_image: NDArray[np.floating],
+    g_r: NDArray[np.floating],
+    mean_velocity: NDArray[np.floating],
+    dispersion: NDArray[np.floating],
+    *,
+    occupied: NDArray[np.bool_] | None = None,
+    half_width: float = 3.0,
+    unit: str = r"$R_\mathrm{hsm}$",
+) -> NDArray[Any]:
+    """Draw the four panels, left to right.
+
+    Parameters
+    ----------
+    axes
+        Four Axes.
+    r_image
+        Surface brightness in any linear unit, shape (y, x); shown as log10 of its ratio to the peak.
+    g_r
+        Colour, mag.
+    mean_velocity, dispersion
+        Along the line of sight, km/s.
+    occupied
+        Pixels of the maps that hold stars; those with a dispersion above zero if absent.
+    half_width
+        Half the width of every map.
+    unit
+        Unit of ``half_width``.
+
+    Notes
+    -----
+    NaN, and what has neither light nor stars, is left grey; so is a dispersion of zero, that of a single star. Colour scales span 1 to 99 %
+    of what is left; that of the velocity is symmetric.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        light = np.log10(r_image / np.nanmax(r_image))
+    bright = light >= -DECADES
+    panels = (
+        (np.where(bright, light, np.nan), "log(r light / peak)", INTENSITY_MAP, False),
+        (np.where(bright, g_r, np.nan), "g − r (mag)", COLOUR_MAP, False),
+        (np.where(dispersion > 0 if occupied is None else occupied, mean_velocity, np.nan), "mean velocity (km/s)", DIVERGING_MAP, True),
+        (np.where(dispersion > 0, dispersion, np.nan), "dispersion (km/s)", WIDTH_MAP, False),
+    )
+    for number, (panel, (image, label, colours, symmetric)) in enumerate(zip(axes.flat, panels, strict=True)):
+        _panel(panel, image, label=label, colours=colours, symmetric=symmetric, half_width=half_width)
+        panel.set_xlabel(f"x ({unit})")
+        panel.tick_params(labelleft=number == 0)
+    axes.flat[0].set_ylabel(f"y ({unit})")
+    return axes
+
+
+def _panel(axes: Axes, image: NDArray[np.floating], *, label: str, colours: str, symmetric: bool, half_width: float) -> None:
+    """One map with its colour bar above."""
+    inside = image[np.isfinite(image)]
+    low, high = (float(edge) for edge in np.quantile(inside, [0.01, 0.99])) if inside.size else (0.0, 1.0)
+    if symmetric:
+        low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    extent = (-half_width, half_width, -half_width, half_width)
+    picture = axes.imshow(image, extent=extent, origin="lower", cmap=colours, vmin=low, vmax=high, rasterized=True)
+    axes.set_facecolor(BLANK)
+    axes.locator_params(nbins=5)
+    axes.tick_params(color="0.3")
+    bar = axes.figure.colorbar(picture, ax=axes, location="top", label=label, fraction=0.05, pad=0.02)
+    bar.ax.locator_params(nbins=5)
