@@ -1,0 +1,93 @@
+"""Card of a trained mass prior, in Markdown, from its own description."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from supermage.models.columns import TARGETS
+from supermage.models.training import write_atomically
+
+SPHERES = {"1rhsm": "the sphere of R_hsm, the radius of half of the stars in space",
+           "2rhsm": "the sphere of 2 R_hsm, R_hsm the radius of half of the stars in space",
+           "ratio": "a sphere whose radius in units of R50 a column `aperture_ratio` says"}  # fmt: skip
+
+HEAD = """# {name}: joint densities of galaxy masses from catalogue columns
+
+Predicts the joint density of stellar, dark and total mass within {sphere}: a `MassPrior`, that is
+`supermage.load_model("{name}").predict(table)`. Written by `supermage train models/{name}/recipe.toml`.
+
+- Version {version}, weights sha256 `{sha256}`, seed {seed}.
+- Galaxies: {source}.
+- Left out: {cuts}.
+- Features: {features}. One of {needs} must be there, any other may be missing: gaps are filled by the conditional mean and flagged, and the
+  density widens, because part of the training rows lost features by chance.
+- Split: {split}; rows: {rows}. The calibration part serves the recalibration alone, the test part the tables below alone.
+- Density: trees (LightGBM, settings of Chu et al., Table 3; cross-fitted by group) and a linear fit give first guesses; {members}
+networks, of
+  {depth} hidden layers of {hidden} SiLU units, give {components} Gaussians each in log M*, log(Mtot/M* - 1) and log(gas and black holes /
+  dark matter), trained {steps} steps; a sinh-arcsinh map of each coordinate recalibrates. Mtot >= M* and Mtot >= M* + Mdm hold by
+  construction.
+- Outside the training set (score above 1, the distance that {edge:.0%} of its rows keep when left out) the density goes over to the
+  population's, and a warning says so. Of the test rows {test_rows_widened} are widened.
+- Validation: {validation}.
+"""
+
+TAIL = """
+Coverage: share of central intervals that hold the truth. By tercile: 68 % intervals, by true value, lowest first. KS: largest distance of
+the distribution of probability integral transforms from uniform, with the p-value of a two-sample test of
+n = n_cal n_test / (n_cal + n_test), Holm over the targets. CRPS: continuous ranked probability score; bias and scatter: mean and standard
+deviation of median minus truth.
+`log_mdm` and `log_fdm`: galaxies with dark matter.
+
+## Limits
+
+- Simulated galaxies: their structure is not quite that of real ones, magnitudes are without dust, `sigma_3d1`, `spin` and `r_hsm` are
+those of
+  particles in space. On observations the intervals mean what they say as far as the simulation does, and no score tells how far that is.
+- The rows are no complete box: the most massive groups and some others are missing.
+- Coverage holds on average over galaxies like these, not for each kind of them.
+
+## Licence and citation
+
+The rows were found in a repository that states no licence; no row is in these files, only what was fitted to them. Cite Nelson et al. 2019
+(Computational Astrophysics and Cosmology 6, 2) for TNG100-1 and Jagvaral et al. 2021 for the kinematic decompositions.
+"""
+
+
+def write_mass_card(path: Path, about: dict[str, Any]) -> None:
+    """Write the card.
+
+    Parameters
+    ----------
+    path
+        The card.
+    about
+        The artefact's description, scores of the test part among them.
+    """
+    from supermage.models.out_of_distribution import EDGE
+
+    network, training = about["network"], about["training"]
+    text = HEAD.format(
+        **{key: about[key] for key in ("name", "version", "sha256", "seed", "source", "split", "validation", "test_rows_widened")},
+        **{key: network[key] for key in ("members", "components", "hidden", "depth")},
+        sphere=SPHERES[about["aperture"]], cuts="; ".join(about["cuts"]) or "nothing", features=", ".join(about["features"]), edge=EDGE,
+        needs=", ".join(about["needs"]), rows=", ".join(f"{name} {count}" for name, count in about["rows"].items()),
+        steps=training["steps"],
+    )  # fmt: skip
+    for title, table in about["scores"].items():
+        text += f"\n## On the {title if title.startswith('test ') else f'{title} part'}\n\n{calibration_table(table)}"
+    write_atomically(path, (text + TAIL).encode())
+
+
+def calibration_table(table: dict[str, Any]) -> str:
+    """Markdown table of what :func:`supermage.models.mass_scores.score_table` gives."""
+    lines = ["| target | rows | 50 % | 68 % | 95 % | 68 % by tercile | KS | p (Holm) | CRPS dex | bias dex | scatter dex |",
+             "|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    for name, entry in table.items():
+        coverage = " | ".join(f"{value:.3f}" for value in entry["coverage"].values())
+        terciles = " ".join(f"{value:.2f}" for value in entry["tercile_coverage"])
+        lines.append(f"| {TARGETS[name].split(',')[0]} (`{name}`) | {entry['rows']} | {coverage} | {terciles} | "
+                     f"{entry['pit_distance']:.3f} | {entry['pit_p_holm']:.2g} | {entry['crps']:.4f} | {entry['bias']:+.4f} | "
+                     f"{entry['scatter']:.4f} |")  # fmt: skip
+    return "\n".join(lines) + "\n"

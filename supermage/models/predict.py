@@ -1,0 +1,232 @@
+"""Masses of a whole catalogue: the same rows out, with medians, intervals and scores; piece by piece, here or on a Dask cluster."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from astropy.table import MaskedColumn, Table
+
+from supermage.errors import DataError, DomainError, ModelFileError
+from supermage.models.catalogue import read_catalogue_chunks
+from supermage.models.columns import COLUMNS, TARGETS
+from supermage.models.mass_coordinates import DEFAULT, check_targets
+from supermage.models.mass_estimator import MassEstimator
+from supermage.models.mass_quantiles import fast_quantiles
+from supermage.models.out_of_distribution import OutOfDistributionWarning
+from supermage.models.prediction_files import TableWriter
+from supermage.progress import Progress, SilentProgress
+
+CHUNK = 20_000
+"""Rows predicted at once, about 20 MB of features and mixtures a thousand."""
+
+QUANTILES = {"median": 0.5, "lower_68": 0.16, "upper_68": 0.84, "lower_95": 0.025, "upper_95": 0.975}
+"""Ending of an output column -> probability."""
+
+UNITS = {"log_mstar": "dex(Msun)", "log_mtot": "dex(Msun)", "log_mdm": "dex(Msun)", "log_ml": "dex(Msun / Lsun)"}
+"""Units of targets; fractions have none but dex."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What came of a catalogue.
+
+    Attributes
+    ----------
+    output
+        The table.
+    rows, empty, outside
+        Rows, those without a prediction (column ``reason`` says why), and those outside the training set.
+    """
+
+    output: Path
+    rows: int
+    empty: int
+    outside: int
+
+    def __str__(self) -> str:
+        return f"{self.output}: {self.rows} rows, {self.empty} without a prediction, {self.outside} outside the training set"
+
+
+def predict_catalogue(
+    path: str | Path,
+    model: str | Path,
+    output: str | Path,
+    *,
+    targets: Sequence[str] = DEFAULT,
+    columns: Mapping[str, str] | None = None,
+    units: Mapping[str, str] | None = None,
+    rows: int = CHUNK,
+    dask: str | None = None,
+    progress: Progress | None = None,
+) -> Predicted:
+    """Predict the masses of every row of a catalogue.
+
+    Parameters
+    ----------
+    path
+        Catalogue, see :func:`supermage.models.catalogue.read_catalogue`.
+    model
+        Name of a model, or its folder.
+    output
+        Table to write, atomically: ``.parquet``, ``.csv`` (units and provenance beside it), ``.ecsv`` or ``.fits``. The catalogue's rows in
+        their order, with all their columns, and for each target its median and central 68 and 95 % intervals; ``out_of_distribution`` (1
+        at the edge of the training set), ``gaps`` (features that were missing), ``reason`` (why a row is empty) and ``model``.
+    targets
+        Names, see :data:`supermage.models.columns.TARGETS`.
+    columns, units
+        Canonical name -> name in the file, and -> unit, where they differ.
+    rows
+        Rows predicted at once: what memory is needed for.
+    dask
+        Address of a Dask scheduler whose workers predict; they need the package and the model under the same name.
+    progress
+        Where progress is shown; nowhere by default.
+
+    Returns
+    -------
+    Predicted
+        Numbers of rows.
+
+    Raises
+    ------
+    DataError
+        If the catalogue cannot be used (see :func:`supermage.models.catalogue.read_catalogue`), has columns with the names of the
+        output's, or the output cannot be written.
+    ModelFileError
+        If the model's files are missing, altered or of another version, or it predicts no masses.
+    DomainError
+        If a target is unknown or a number is not positive.
+    """
+    progress = progress or SilentProgress()
+    if rows < 1:
+        raise DomainError(f"rows predicted at once must be at least 1, got {rows}")
+    path, output = Path(path), Path(output)
+    if output.resolve() == path.resolve():
+        raise DataError(f"the output must be another file than the catalogue, got {output} for both")
+    estimator = estimator_of(str(model))
+    targets = check_targets(targets, estimator.density.shape.latents)
+    writer = TableWriter(output)
+    names = [name for name in estimator.columns if name in COLUMNS]
+    progress.start("reading", None)
+    pieces = read_catalogue_chunks(path, rows=rows, columns=columns, units=units, names=names)
+    first = next(pieces)
+    progress.done()
+    count = np.zeros(3, dtype=np.int64)
+    progress.start(f"predicting with {estimator.source}", None)
+    with writer:
+        for table in _predicted(_chain(first, pieces), str(model), targets, dask):
+            table.meta.update(input=str(path.name), **provenance(estimator))
+            writer.add(table)
+            count += [len(table), np.count_nonzero(table["reason"] != ""), np.count_nonzero(_filled(table["out_of_distribution"]) > 1.0)]
+            progress.advance(len(table))
+    result = Predicted(output, *(int(item) for item in count))
+    progress.done(str(result))
+    if result.outside:
+        text = f"{result.outside} of {result.rows} rows lie outside the training set; their densities are widened towards the population"
+        warnings.warn(text, OutOfDistributionWarning, stacklevel=2)
+    return result
+
+
+def provenance(estimator: MassEstimator) -> dict[str, str]:
+    """What a table of predictions says about itself."""
+    from importlib.metadata import version
+
+    return {"model": estimator.source, "aperture": estimator.aperture, "training": str(estimator.about.get("source", "")),
+            "program": f"supermage {version('supermage')}", "intervals": "central 68 and 95 % of the marginal densities"}  # fmt: skip
+
+
+@lru_cache(maxsize=2)
+def estimator_of(model: str) -> MassEstimator:
+    """The estimator of a name or folder, loaded once a process.
+
+    Raises
+    ------
+    ModelFileError
+        If its files are missing, altered or of another version, or it is no mass prior.
+    """
+    from supermage.models.registry import load_model
+
+    loaded = load_model(model)
+    if not isinstance(loaded, MassEstimator):
+        raise ModelFileError(f"predictions need a model of masses, got {model!r}, a {type(loaded).__name__}")
+    return loaded
+
+
+def predict_table(table: Table, model: str, targets: Sequence[str] = DEFAULT) -> Table:
+    """The columns that :func:`predict_catalogue` adds, on a copy of a canonical table.
+
+    Raises
+    ------
+    DataError
+        If a column has the name of one that is added.
+    """
+    estimator = estimator_of(model)
+    standard, light = estimator.features(table)
+    reason = np.array(estimator.reasons_of(table, standard))
+    known = reason == ""
+    result = table.copy()
+    taken = [f"{name}_{ending}" for name in targets for ending in QUANTILES]
+    for name in (*taken, "out_of_distribution", "gaps", "reason", "model"):
+        if name in table.colnames:
+            raise DataError(f"the catalogue must have no column '{name}', which the output adds; rename it or leave it out")
+    score = np.full(len(table), np.nan)
+    values = np.full((len(table), len(targets), len(QUANTILES)), np.nan)
+    if known.any():
+        prior = estimator.prior_of(standard[known], torch.from_numpy(light[known]), num_threads=torch.get_num_threads())
+        score[known] = prior.out_of_distribution.numpy()
+        for number, name in enumerate(targets):
+            values[known, number] = fast_quantiles(prior, name, list(QUANTILES.values()))
+    for number, name in enumerate(targets):
+        for place, ending in enumerate(QUANTILES):
+            said = f"{TARGETS[name]}: {ending.replace('_', ' ')}"
+            result[f"{name}_{ending}"] = _masked(values[:, number, place], UNITS.get(name, "dex"), said)
+    result["out_of_distribution"] = _masked(score, None, "distance from the training set, 1 at its edge")
+    result["gaps"] = np.isnan(standard).sum(axis=1).astype(np.int32)
+    result["reason"] = reason.astype(str)
+    result["model"] = np.full(len(table), estimator.source)
+    return result
+
+
+def _masked(value: np.ndarray[Any, np.dtype[np.float64]], unit: str | None, description: str) -> MaskedColumn:
+    return MaskedColumn(value, mask=~np.isfinite(value), unit=unit, description=description)
+
+
+def _filled(column: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.ma.filled(np.ma.asarray(column, dtype=np.float64), np.nan)
+
+
+def _chain(first: Table, rest: Iterable[Table]) -> Iterator[Table]:
+    yield first
+    yield from rest
+
+
+def _predicted(pieces: Iterator[Table], model: str, targets: Sequence[str], dask: str | None) -> Iterator[Table]:
+    """Predicted pieces in their order."""
+    if dask is None:
+        yield from (predict_table(piece, model, targets) for piece in pieces)
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise DataError("a Dask cluster needs the extra 'cluster' (pip install 'supermage[cluster]'), got no package distributed") from None
+    try:
+        client = Client(dask, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise DataError(f"a Dask scheduler must answer at {dask}, got: {' '.join(str(error).split())[:120]}") from None
+    with client:
+        most = 2 * max(1, sum(client.ncores().values()))
+        waiting: deque[Any] = deque()
+        for piece in pieces:
+            waiting.append(client.submit(predict_table, piece, model, tuple(targets), pure=False))
+            if len(waiting) >= most:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
