@@ -28,7 +28,8 @@ GAS_DISPERSION = 10.0
 SOLAR_R = 4.65
 """Absolute r magnitude of the Sun, AB (Willmer 2018)."""
 
-NEEDED = ("galaxy_id", "group_id", "sfr", "m_star_total", "mock_axis_x", "mock_axis_y", "mock_axis_z", "mock_M_r", "mock_g_r", "mock_metallicity")
+NEEDED = ("galaxy_id", "group_id", "sfr", "m_star_total",
+          *(f"mock_{name}" for name in ("axis_x", "axis_y", "axis_z", "M_r", "g_r", "metallicity")))  # fmt: skip
 """Columns of a row beside the mass model's."""
 
 
@@ -40,10 +41,10 @@ def make_galaxy(row: Any, *, n_star: int, n_dm: int = 0, n_gas: int = 0, seed: i
     row
         One row of `supermage.models.mock_population.draw_population`, or a mapping with its columns.
     n_star, n_dm, n_gas
-        Numbers of particles of equal mass within a kind; 0 leaves a kind out, which then is missing from the particles' masses but not from the
-        potential that they move in. A galaxy without gas has no gas particles.
+        Numbers of particles, of equal mass but for cold and hot gas; 0 leaves a kind out, which then is missing from the particles' masses
+        but not from the potential that they move in. A galaxy without gas has no gas particles.
     seed
-        Of positions and velocities; with the row's numbers it makes each galaxy of a population different. The galaxy's orientation is the row's.
+        Of positions and velocities, together with the row's ``galaxy_id``. How the galaxy is turned says the row.
 
     Returns
     -------
@@ -59,8 +60,9 @@ def make_galaxy(row: Any, *, n_star: int, n_dm: int = 0, n_gas: int = 0, seed: i
 
     Notes
     -----
-    Radii are stratified, so masses within spheres have far less noise than independent draws. Spheres have isotropic normal velocities with Jeans' dispersion,
-    cut at the escape speed; discs follow `supermage.models.mock_dynamics.Galaxy.disc_motion`. Both are near equilibrium, not exact.
+    Radii are stratified, so masses within spheres have far less noise than independent draws. Spheres have isotropic normal velocities that
+    end at the escape speed, with Jeans' dispersion; discs follow `supermage.models.mock_dynamics.Galaxy.disc_motion`. Both are near
+    equilibrium, not exact.
     """
     if n_star < 1 or n_dm < 0 or n_gas < 0:
         raise DomainError(f"a mock galaxy needs at least one star and no negative numbers of particles, got {n_star}, {n_dm}, {n_gas}")
@@ -168,7 +170,7 @@ def _stars(galaxy: Galaxy, values: dict[str, Any], number: int, rng: np.random.G
     """Disc and bulge, with ages and light."""
     model = galaxy.model
     whole = float(model.disc_mass[0] + model.bulge_mass[0])
-    n_disc = int(round(number * float(model.disc_mass[0]) / whole))
+    n_disc = round(number * float(model.disc_mass[0]) / whole)
     scale, height = float(model.disc_scale[0]), float(model.disc_height[0])
     bulge_scale, bulge_edge = float(model.bulge_scale[0]), float(model.bulge_edge[0])
     disc = _disc(galaxy, scale, height, n_disc, rng)
@@ -192,7 +194,7 @@ def _ages(is_disc: NDArray[np.bool_], values: dict[str, Any], rng: np.random.Gen
     old = 10.0 - 2.0 * blue - (1.0 + 1.5 * blue) * is_disc
     age = np.clip(old + 1.5 * rng.standard_normal(number), 1.0 + 2.0 * rng.uniform(size=number), 13.5)
     recent = 0.6 * float(values["sfr"]) * 1e9 / float(values["m_star_total"])
-    share = min(recent * number / max(np.count_nonzero(is_disc), 1), 0.9)
+    share = min(recent * number / max(int(np.count_nonzero(is_disc)), 1), 0.9)
     is_young = is_disc & (rng.uniform(size=number) < share)
     age[is_young] = rng.uniform(0.003, 1.0, np.count_nonzero(is_young))
     return age
@@ -213,7 +215,7 @@ def _gas(galaxy: Galaxy, values: dict[str, Any], number: int, rng: np.random.Gen
     """A cold disc that forms the stars, and hot gas in the halo."""
     model = galaxy.model
     cold, hot = float(model.gas_mass[0]), _hot_mass(model)
-    n_cold = int(round(number * cold / (cold + hot)))
+    n_cold = round(number * cold / (cold + hot))
     n_cold = min(max(n_cold, min(number // 2, 1000) if cold > 0 else 0), number - 1 if hot > 0 else number)
     n_hot = number - n_cold if hot > 0 else 0
     parts, masses = [], []

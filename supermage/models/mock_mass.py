@@ -55,7 +55,7 @@ def nfw(x: FloatArray) -> FloatArray:
 
 @lru_cache(maxsize=1)
 def _sphere_table() -> FloatArray:
-    """Logarithm of a thick disc's mass share within a sphere, (log height, log radius): ``int 2 pi R Sigma tanh(sqrt(r^2 - R^2) / z0) dR``."""
+    """Logarithm of a thick disc's mass share within a sphere, (height, radius): ``int 2 pi R Sigma tanh(sqrt(r^2 - R^2) / z0) dR``."""
     node, weight = np.polynomial.legendre.leggauss(128)
     angle = 0.25 * np.pi * (node + 1.0)
     radius, height = np.exp(_LOG_RADIUS)[:, None], np.exp(_LOG_HEIGHT)[:, None, None]

@@ -17,7 +17,7 @@ from supermage.models.mock_relations import Relations, draw_groups, draw_halo_ma
 
 FloatArray = NDArray[np.float64]
 
-MOCK = "Mock galaxies: drawn from scaling relations by supermage's generator, neither observed nor simulated; for tests and offline runs only."
+MOCK = "Mock galaxies, drawn from scaling relations by supermage's generator: neither observed nor simulated, for tests and offline runs."
 """What every table of mock galaxies says of itself, as ``meta["mock"]``."""
 
 SOLAR_R = 4.65
@@ -58,7 +58,7 @@ def draw_population(n: int, seed: int, *, relations: Relations | None = None, pr
     Notes
     -----
     Masses within spheres are those of one mass model of disc, bulge, gas, black hole and a halo that has contracted
-    (`supermage.models.mock_mass.MassModel`); half of the stars lie within ``r_hsm`` exactly. Satellites share the ``group_id`` of their central.
+    (`supermage.models.mock_mass.MassModel`); half of the stars lie within ``r_hsm``. Satellites share the ``group_id`` of their central.
     """
     if n < 1:
         raise DomainError(f"a population needs at least one galaxy, got {n}")
@@ -104,7 +104,8 @@ def _draw(n: int, relations: Relations, rng: np.random.Generator) -> dict[str, A
     ssfr = np.where(is_quenched, -12.0, relations.main_sequence + relations.main_sequence_slope * (log_stars - 10.5) + bend)
     ssfr = ssfr + relations.main_sequence_scatter * normal[7]
     gas_scale = 0.85 * size * 10.0 ** (0.1 * normal[8])
-    gas = relations.gas + relations.gas_slope * (log_stars - 10.5) + 1.2 * bend + relations.gas_scatter * (0.5 * normal[7] + 0.87 * normal[9])
+    gas = relations.gas + relations.gas_slope * (log_stars - 10.5) + 1.2 * bend
+    gas = gas + relations.gas_scatter * (0.5 * normal[7] + 0.87 * normal[9])
     direction = rng.standard_normal((3, n))
     direction /= np.linalg.norm(direction, axis=0)
     blue = relations.colour_blue + relations.colour_sfr * (ssfr + 10.2) + relations.colour_blue_scatter * normal[10]
@@ -113,7 +114,8 @@ def _draw(n: int, relations: Relations, rng: np.random.Generator) -> dict[str, A
         "galaxy_id": np.arange(n), "group_id": host, "m_star_total": stars, "r_hsm": size, "r50_3d": size,
         "sfr": np.where(is_quenched & (uniform[4] < np.where(is_satellite, 0.8, 0.3)), 0.0, stars * 10.0**ssfr),
         "n_sersic": np.clip(sersic_index(disc_share, edge) * 10.0 ** (0.08 * normal[11]), 0.4, 10.0),
-        "f_disk_2d": np.clip(disc_share + 0.05 * normal[12], 0.0, 1.0), "f_disk_1d": np.clip(0.9 * disc_share + 0.05 * normal[13], 0.0, 1.0),
+        "f_disk_2d": np.clip(disc_share + 0.05 * normal[12], 0.0, 1.0),
+        "f_disk_1d": np.clip(0.9 * disc_share + 0.05 * normal[13], 0.0, 1.0),
         "bulge_index": (2.0 + 3.4 * np.log10(edge / 6.0)) * 10.0 ** (0.12 * normal[14]),
         "mock_g_r": np.where(is_quenched, red, blue),
         "mock_metallicity": 10.0 ** (-1.62 + 0.2 * np.minimum(log_stars - 10.7, 0.0) + 0.06 * rng.standard_normal(n)),

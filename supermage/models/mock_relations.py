@@ -35,7 +35,7 @@ class Relations:
     concentration_offset, concentration_scatter
         Above ``log c = 0.905 - 0.101 log(M200 h / 10^12 Msun)`` (Dutton & Maccio 2014).
     response, response_slope, response_scatter
-        Power of the halo's contraction, see `supermage.models.mock_mass.MassModel`, its slope with log10 M* above 9.8; the scatter is plain.
+        Power of the halo's contraction, see `supermage.models.mock_mass.MassModel`, its slope with log10 M* above 9.8, scatter (plain).
     stripping, stripping_scatter
         log10 of the share of M200 that satellites keep: (star-forming, quenched) medians.
     size, size_low, size_high, size_knee, size_scatter
