@@ -1,0 +1,96 @@
+"""Files of catalogues: masks, units and types as each format has them; damaged ones in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from astropy.io import fits
+from astropy.table import MaskedColumn, QTable, Table
+from astropy.units import solMass
+from pyarrow import parquet
+
+from supermage.errors import DataError
+from supermage.models.catalogue_files import raw_chunks, read_raw
+
+
+def refused(path: Path, format: str | None = None) -> str:
+    with pytest.raises(DataError) as caught:
+        read_raw(path, format)
+    with pytest.raises(DataError) as other:
+        list(raw_chunks(path, 10, format))
+    assert "\n" not in str(caught.value) and "\n" not in str(other.value) and str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_parquet_without_a_word_of_astropy(tmp_path: Path) -> None:
+    fields = [pa.field("a", pa.float64(), metadata={"unit": "kpc"}), pa.field("i", pa.int64()), pa.field("s", pa.string()), pa.field("b", pa.bool_())]
+    content = {"a": [1.5, None, float("nan")], "i": [2**60 + 1, None, 3], "s": ["x", None, "zzz"], "b": [True, None, False]}
+    table = pa.table(content, schema=pa.schema(fields))
+    table = table.append_column("d", pa.array(["u", "v", "u"]).dictionary_encode()).append_column("l", pa.array([[1], [2, 3], None]))
+    table = table.append_column("m", pa.array([1, 2, 3]).cast(pa.decimal128(20)))
+    parquet.write_table(table, tmp_path / "plain.parquet", row_group_size=2)
+    got = read_raw(tmp_path / "plain.parquet")
+    assert got["i"][0] == 2**60 + 1 and got["i"].dtype == np.int64
+    assert all(got[name].mask.tolist() == [False, True, False] for name in "aisb")
+    assert got["a"].unit == "kpc" and np.isnan(got["a"][2])
+    assert got["s"].tolist() == ["x", None, "zzz"] and got["b"].tolist() == [True, None, False]
+    assert got["d"].tolist() == ["u", "v", "u"] and got["l"].tolist() == [[1], [2, 3], None] and got["m"].dtype == np.float64
+    assert [len(piece) for piece in raw_chunks(tmp_path / "plain.parquet", 2)] == [2, 1]
+
+
+def test_parquet_of_astropy_with_masks_and_units(tmp_path: Path) -> None:
+    Table({"a": MaskedColumn([1.0, 2.0], mask=[False, True], unit="Msun"), "b": [1, 2]}).write(tmp_path / "t.parquet")
+    got = read_raw(tmp_path / "t.parquet")
+    assert got.colnames == ["a", "b"] and got["a"].unit == solMass and got["a"].mask.tolist() == [False, True]
+    QTable({"a": [1.0, 2.0] * solMass}).write(tmp_path / "q.parquet")
+    assert read_raw(tmp_path / "q.parquet")["a"].unit == solMass
+
+
+def test_fits_slices_keep_null_values_unsigned_numbers_and_scales(tmp_path: Path) -> None:
+    table = Table({"u": np.arange(9, dtype=np.uint32), "i": MaskedColumn(np.arange(9), mask=np.arange(9) % 4 == 1), "f": np.arange(9.0)})
+    table["f"].unit = "km / s"
+    image = fits.ImageHDU(np.zeros((2, 2)))
+    fits.HDUList([fits.PrimaryHDU(), image, fits.table_to_hdu(table)]).writeto(tmp_path / "t.fits")
+    pieces = list(raw_chunks(tmp_path / "t.fits", 4))
+    whole = read_raw(tmp_path / "t.fits")
+    assert [len(piece) for piece in pieces] == [4, 4, 1]
+    for name in table.colnames:
+        assert sum((piece[name].tolist() for piece in pieces), []) == whole[name].tolist() == table[name].tolist()
+    assert pieces[1]["f"].unit == "km / s"
+
+
+def test_csv_with_a_byte_order_mark_quotes_and_words_for_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    end = ["\n" if k % 100 == 7 else "" for k in range(4000)]
+    rows = [f'{k},"a, ""{k}""{end[k]}",{"NULL" if k % 3 == 0 else "n/a" if k % 3 == 1 else k / 2}' for k in range(4000)]
+    path.write_text("\ufeffid,text,value\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    whole = read_raw(path)
+    pieces = list(raw_chunks(path, 300))
+    assert max(len(piece) for piece in pieces) == 300 and len(pieces) == 14
+    assert whole.colnames == pieces[-1].colnames == ["id", "text", "value"]
+    assert np.concatenate([piece["id"] for piece in pieces]).tolist() == whole["id"].tolist() == list(range(4000))
+    assert whole["text"][1] == 'a, "1"' and whole["text"][107] == pieces[0]["text"][107] == 'a, "107"\n' and whole["value"].dtype == np.float64
+    assert whole["value"].mask.tolist() == [k % 3 != 2 for k in range(4000)]
+
+
+def test_ecsv_under_the_name_of_csv(tmp_path: Path) -> None:
+    Table({"a": MaskedColumn([1.0, 2.0], unit="kpc")}).write(tmp_path / "t.csv", format="ascii.ecsv")
+    assert read_raw(tmp_path / "t.csv")["a"].unit == "kpc"
+    assert read_raw(tmp_path / "t.csv", "ecsv")["a"].unit == "kpc"
+
+
+def test_files_that_are_no_tables(tmp_path: Path) -> None:
+    assert "no such file" in refused(tmp_path / "none.fits")
+    assert "a folder" in refused(tmp_path)
+    for name in ("t.parquet", "t.fits", "t.vot", "t.ecsv", "t.unknown"):
+        (tmp_path / name).write_bytes(b"\x00\x01\x02 nothing of a table\n" * 20)
+        refused(tmp_path / name)
+    fits.PrimaryHDU(np.zeros((3, 3))).writeto(tmp_path / "image.fits")
+    assert "images only" in refused(tmp_path / "image.fits")
+    Table({"a": np.arange(2000.0)}).write(tmp_path / "whole.parquet")
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "whole.parquet").read_bytes()[:900])
+    refused(tmp_path / "cut.parquet")
+    refused(tmp_path / "whole.parquet", "no such format")
