@@ -41,7 +41,7 @@ class MapKind:
 
 
 MAPS = {
-    "r_image": MapKind("Lsun", "r luminosity of a pixel, behind dust", True),
+    "r_light": MapKind("Lsun", "r luminosity of a pixel, behind dust", True),
     "g_r": MapKind("mag", "colour g - r, behind dust", True),
     "mean_velocity": MapKind("km / s", "mean velocity along the line of sight", False),
     "dispersion": MapKind("km / s", "dispersion along the line of sight", False),
@@ -139,6 +139,8 @@ def _check(maps: Mapping[str, NDArray[Any]], columns: Mapping[str, NDArray[Any]]
     for name in IDENTITY:
         if name not in columns:
             raise DataError(f"maps must come with {', '.join(IDENTITY)}, got no {name}: splits go by them")
+    if (np.asarray(columns["galaxy_id"]) < 0).any():
+        raise DataError(f"maps must come with the number of their galaxy, from 0, got {np.min(columns['galaxy_id'])}")
     if not rows:
         raise DataError("a file of maps must hold at least one galaxy, got none")
     return rows, pixels

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray
 from astropy import units
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supermage.errors import DataError
@@ -41,12 +41,13 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.
     return folder_of(tmp_path_factory.mktemp("maps"), (4, 7, 3))
 
 
+@settings(max_examples=30)
 @given(rows=st.lists(st.integers(0, 13), max_size=30))
 def test_rows_in_any_order(parts: tuple[Path, dict[str, np.ndarray]], rows: list[int]) -> None:
     folder, every = parts
     with MapStore(folder) as store:
-        got = store.read(np.array(rows, dtype=np.int64), ("dispersion", "r_image"))
-    assert list(got) == ["dispersion", "r_image"]
+        got = store.read(np.array(rows, dtype=np.int64), ("dispersion", "r_light"))
+    assert list(got) == ["dispersion", "r_light"]
     for name, values in got.items():
         assert np.array_equal(values, every[name][rows])
 
@@ -54,7 +55,7 @@ def test_rows_in_any_order(parts: tuple[Path, dict[str, np.ndarray]], rows: list
 def test_columns_and_header(parts: tuple[Path, dict[str, np.ndarray]]) -> None:
     with MapStore(parts[0]) as store:
         assert (store.n_rows, store.mock, store.source) == (14, True, "random numbers")
-        assert store.pixels == {"r_image": 20, "g_r": 20, "mean_velocity": 16, "dispersion": 16}
+        assert store.pixels == {"r_light": 20, "g_r": 20, "mean_velocity": 16, "dispersion": 16}
         assert store.column("galaxy_id").tolist() == [row // 3 for row in range(14)]
         assert store.column("galaxy_id").dtype == np.int64
         assert store.column("log_mstar") == pytest.approx(10.0 + np.arange(14) / 100, abs=1e-14)
@@ -70,7 +71,7 @@ def test_others_can_read_the_file(tmp_path: Path) -> None:
     maps, columns = galaxies(0, 3)
     path = write_maps(tmp_path / "maps.nc", maps, columns, source="random numbers", mock=False)
     with xarray.open_dataset(path, engine="h5netcdf") as data:
-        assert data["r_image"].dims == ("row", "image_y", "image_x")
+        assert data["r_light"].dims == ("row", "image_y", "image_x")
         assert data["dispersion"].dims == ("row", "map_y", "map_x")
         assert data["log_mstar_2d_2rhsm"].attrs["long_name"] == "log10 of the stellar mass, Msun, circle of 2 R_hsm"
         assert np.array_equal(data["g_r"].values, maps["g_r"])
@@ -83,7 +84,7 @@ def test_others_can_read_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda maps, columns: maps.update(r_img=maps["r_image"]), "did you mean 'r_image'"),
+        (lambda maps, columns: maps.update(r_img=maps["r_light"]), "did you mean 'r_light'"),
         (lambda maps, columns: maps.update(g_r=maps["g_r"][:, :10]), r"must have the shape \(row, pixel, pixel\).*got \(3, 10, 20\)"),
         (lambda maps, columns: maps.update(g_r=maps["g_r"][:2]), "got \\(2, 20, 20\\) for g_r"),
         (lambda maps, columns: columns.update(b_t=np.zeros(2)), "one number for each of 3 maps, got shape \\(2,\\) for b_t"),

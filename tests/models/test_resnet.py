@@ -65,9 +65,9 @@ def test_a_block_by_hand() -> None:
 
 
 def test_branches_see_their_own_map_and_the_last_layer_sees_all() -> None:
-    network = MultiBranchResNet(("r_image", "dispersion"), 2, width=2, seed=3).eval()
+    network = MultiBranchResNet(("r_light", "dispersion"), 2, width=2, seed=3).eval()
     generator = torch.Generator().manual_seed(4)
-    maps = {"r_image": torch.rand(3, 32, 32, generator=generator), "dispersion": torch.rand(3, 24, 24, generator=generator)}
+    maps = {"r_light": torch.rand(3, 32, 32, generator=generator), "dispersion": torch.rand(3, 24, 24, generator=generator)}
     features = network.penultimate(maps)
     assert features.shape == (3, 32)
     changed = network.penultimate({**maps, "dispersion": torch.zeros(3, 24, 24)})
@@ -77,10 +77,10 @@ def test_branches_see_their_own_map_and_the_last_layer_sees_all() -> None:
 
 
 def test_rows_do_not_see_each_other_once_trained() -> None:
-    network = MultiBranchResNet(("r_image",), 1, width=2, seed=3).double().eval()
+    network = MultiBranchResNet(("r_light",), 1, width=2, seed=3).double().eval()
     maps = torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    together = network({"r_image": maps})
-    alone = torch.cat([network({"r_image": item[None]}) for item in maps])
+    together = network({"r_light": maps})
+    alone = torch.cat([network({"r_light": item[None]}) for item in maps])
     assert torch.allclose(together, alone, rtol=1e-12)
 
 
@@ -88,7 +88,7 @@ def test_weights_are_the_seeds_and_the_global_numbers_stay() -> None:
     torch.manual_seed(7)
     expected = torch.rand(1)
     torch.manual_seed(7)
-    networks = [MultiBranchResNet(("r_image",), 1, width=2, seed=seed) for seed in (1, 1, 2)]
+    networks = [MultiBranchResNet(("r_light",), 1, width=2, seed=seed) for seed in (1, 1, 2)]
     assert torch.equal(torch.rand(1), expected)
     first, same, other = (torch.cat([item.flatten() for item in network.parameters()]) for network in networks)
     assert torch.equal(first, same)
@@ -97,6 +97,6 @@ def test_weights_are_the_seeds_and_the_global_numbers_stay() -> None:
 
 def test_the_variance_of_the_first_weights() -> None:
     """2 / fan-out within five standard errors (a false alarm in two million)."""
-    weight = MultiBranchResNet(("r_image",), 1, width=32, seed=5).branches["r_image"].blocks[7].second.weight.detach().double()
+    weight = MultiBranchResNet(("r_light",), 1, width=32, seed=5).branches["r_light"].blocks[7].second.weight.detach().double()
     expected = 2.0 / (256 * 9)
     assert abs(float(weight.var()) / expected - 1.0) < 5.0 * (2.0 / weight.numel()) ** 0.5

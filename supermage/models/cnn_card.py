@@ -1,0 +1,77 @@
+"""Card of a trained ``galaxy-cnn``, in Markdown, from its own description."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from supermage.models.columns import TARGETS
+from supermage.models.map_store import MAPS
+from supermage.models.nuker_emulator import DESCRIPTION_FILE
+from supermage.models.training import write_atomically
+
+MOCK = """
+**Trained on generated galaxies.** A generator made them from scaling relations; no simulation and no observation is in these weights.
+They are for running and testing everything offline. Masses predicted with them say nothing about real galaxies.
+"""
+
+HEAD = """# {title}: masses of galaxies from images and kinematic maps
+{mock}
+A branch of ResNet-18 ({width} channels in its first stage) for each map, joined in one fully connected layer, after Chu et al. (sec. 3.1).
+
+- Version {version}, weights sha256 `{sha256}`, seed {seed}. Trained by `supermage train`; the options stand in `model.json`.
+- Galaxies: {source}.
+- Maps: {maps}, within 3 half-mass radii of the stars. {stretch}
+- Scaled with the training set's constants, kept beside the weights; an image's own would erase its luminosity.
+- Predicts, within the aperture in the name (none: the sphere of the half-mass radius): {targets}.
+- Loss: mean squared error of the logarithms, standardised over the training set. Kept: the weights of epoch {best_epoch} of {epochs},
+  whose loss on the validation part was the lowest.
+- Split: {split}
+- Left out: {left_out}.
+
+| part | target | rows | mean (dex) | 1 sigma (dex) |
+|---|---|---|---|---|
+"""
+
+TAIL = """
+Predicted minus true. The training and validation parts have been seen: only the test part tells what the network does with others, and
+the calibration part is kept for what recalibrates its errors. Maps of other pixels, distances, noise or dust are outside what it knows;
+it does not say so itself: its predictions are points, and intervals come from the density that is conditioned on them.
+"""
+
+
+def write_cnn_card(path: Path, artefact: Path, *, more: str = "") -> None:
+    """Write the card of an artefact.
+
+    Parameters
+    ----------
+    path
+        The card.
+    artefact
+        Folder with ``model.json``.
+    more
+        Markdown to append, such as measured coverage.
+    """
+    about: dict[str, Any] = json.loads((artefact / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+    options, scaling = about["training"], about["scaling"]
+    title = f"{'mock' if about['mock'] else 'galaxy'}-cnn"
+    names = [f"{MAPS[name].description} ({MAPS[name].unit}, {scaling[name]['pixels']} x {scaling[name]['pixels']})" for name in scaling]
+    log = [f"log10(1 + value / {item['soft']:.3g}) of {MAPS[name].description}, then linear." for name, item in scaling.items()
+           if item["stretch"] == "log"]  # fmt: skip
+    split = about["split"] + (": the scatter below is too small." if about["leaking_split"] else ".")
+    text = HEAD.format(
+        title=title, mock=MOCK if about["mock"] else "", width=about["width"], version=about["version"], sha256=about["sha256"],
+        seed=about["seed"], source=about["source"], maps="; ".join(names), stretch=" ".join(log) or "Linear.",
+        targets="; ".join(f"`{name}` ({_meaning(name)})" for name in about["targets"]), best_epoch=about["history"]["best_epoch"],
+        epochs=options["epochs"], split=split,
+        left_out=", ".join(f"{count} rows ({reason})" for reason, count in about["left_out"].items()) or "nothing",
+    )  # fmt: skip
+    for part, entries in about["scatter"].items():
+        for name, entry in entries.items():
+            text += f"| {part} | `{name}` | {entry['rows']} | {entry['mean']:+.3f} | {entry['sigma']:.3f} |\n"
+    write_atomically(path, (text + TAIL + more).encode())
+
+
+def _meaning(name: str) -> str:
+    return TARGETS[name.removesuffix("_2rhsm").removesuffix("_2d")]
