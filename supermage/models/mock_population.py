@@ -86,7 +86,14 @@ def _draw(n: int, relations: Relations, rng: np.random.Generator) -> dict[str, A
     host = draw_groups(log_stars, log_halo, uniform[1] < relations.satellites(log_stars), uniform[2])
     is_satellite = host != np.arange(n)
     is_quenched = uniform[3] < relations.quenched(log_stars, is_satellite)
-    disc_share = np.clip(expit(relations.disc_logit(log_stars, is_quenched) + relations.disc_scatter * normal[1]), 0.02, 0.98)
+    disc_share = np.clip(
+        expit(
+            relations.disc_logit(log_stars, is_quenched)
+            + relations.disc_scatter * (1.0 + 0.8 * np.maximum(log_stars - 10.5, 0.0)) * normal[1]
+        ),
+        0.02,
+        0.98,
+    )
     size = 10.0 ** (relations.half_mass_radius(log_stars, is_quenched) + relations.size_scatter * normal[2])
     stars, halo = 10.0**log_stars, 10.0**log_halo
     height = np.clip(relations.height * 10.0 ** (relations.height_scatter * normal[3]), 0.06, 0.75)
@@ -109,7 +116,8 @@ def _draw(n: int, relations: Relations, rng: np.random.Generator) -> dict[str, A
     direction = rng.standard_normal((3, n))
     direction /= np.linalg.norm(direction, axis=0)
     blue = relations.colour_blue + relations.colour_sfr * (ssfr + 10.2) + relations.colour_blue_scatter * normal[10]
-    red = relations.colour_red + relations.colour_red_slope * np.minimum(log_stars - 10.5, 0.0) + relations.colour_red_scatter * normal[10]
+    red = relations.colour_red + relations.colour_red_slope * np.minimum(log_stars - 10.5, 0.0)
+    red = red + relations.colour_red_high * np.maximum(log_stars - 10.9, 0.0) + relations.colour_red_scatter * normal[10]
     return {
         "galaxy_id": np.arange(n), "group_id": host, "m_star_total": stars, "r_hsm": size, "r50_3d": size,
         "sfr": np.where(is_quenched & (uniform[4] < np.where(is_satellite, 0.8, 0.3)), 0.0, stars * 10.0**ssfr),
@@ -121,7 +129,7 @@ def _draw(n: int, relations: Relations, rng: np.random.Generator) -> dict[str, A
         "mock_metallicity": 10.0 ** (-1.62 + 0.2 * np.minimum(log_stars - 10.7, 0.0) + 0.06 * rng.standard_normal(n)),
         "mock_M_r": SOLAR_R - 2.5 * (log_stars - relations.light - relations.light_colour * (np.where(is_quenched, red, blue) - 0.6)
                                      - relations.light_scatter * rng.standard_normal(n)),
-        "mock_halo_spin": relations.halo_spin * 10.0 ** (relations.halo_spin_scatter * rng.standard_normal(n)),
+        "mock_halo_spin": np.where(is_satellite, relations.halo_spin[1], relations.halo_spin[0]) * 10.0 ** (relations.halo_spin_scatter * rng.standard_normal(n)),
         "mock_is_satellite": is_satellite, "mock_is_quenched": is_quenched,
         **{f"mock_axis_{name}": part for name, part in zip("xyz", direction, strict=True)},
         "mock_disc_mass": stars * disc_share, "mock_disc_scale": disc_scale, "mock_disc_height": height * disc_scale,
@@ -131,7 +139,7 @@ def _draw(n: int, relations: Relations, rng: np.random.Generator) -> dict[str, A
         "mock_halo_mass": halo, "mock_concentration": concentration, "mock_halo_edge": np.maximum(halo_edge, 2.5 * size),
         "mock_response": np.clip(relations.response + relations.response_slope * np.maximum(log_stars - 9.8, 0.0)
                                  + relations.response_scatter * normal[15], 0.0, 1.75),
-        "mock_black_hole_mass": 0.49e9 * (stars / 1e11) ** 1.17 * 10.0 ** (relations.black_hole_scatter * rng.standard_normal(n)),
+        "mock_black_hole_mass": 0.49e9 * (stars / 1e11) ** relations.black_hole_slope * 10.0 ** (relations.black_hole_scatter * rng.standard_normal(n)),
     }  # fmt: skip
 
 

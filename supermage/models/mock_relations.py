@@ -43,11 +43,12 @@ class Relations:
     quenched_share, quenched_knee, quenched_width
         Of centrals: ``share / (1 + exp(-(x - knee) / width))``.
     environment_share
-        Share of satellites that are quenched whatever their mass.
+        Share of satellites above 10^9.6 Msun that their surroundings have quenched; more do below.
     bulge_size, bulge_size_scatter
         log10 of the bulge's half-mass radius over the disc's.
     disc_peak, disc_low, disc_high, disc_scatter
-        Logit of the disc's share of the stars: peak of (star-forming, quenched), minus low x^2 or high x^2; scatter in logit.
+        Logit of the disc's share of the stars: peak of (star-forming, quenched), minus ``low x^2`` below and ``high x`` above x = 0;
+        scatter in logit at x = 0, which grows with x above.
     height, height_scatter
         Height z0 of the stellar disc in scale lengths, median and scatter in dex.
     main_sequence, main_sequence_slope, main_sequence_bend, main_sequence_scatter
@@ -56,14 +57,14 @@ class Relations:
         log10 of cold gas within R_hsm over M* of star-forming galaxies at x = 0.
     colour_blue, colour_sfr, colour_blue_scatter
         g - r of star-forming galaxies at sSFR 10^-10.2/yr, its slope per dex of sSFR, scatter in mag.
-    colour_red, colour_red_slope, colour_red_scatter
-        g - r of quenched galaxies at x = 0, its slope with x below 0, scatter in mag.
+    colour_red, colour_red_slope, colour_red_high, colour_red_scatter
+        g - r of quenched galaxies at x = 0, its slope with x below 0 and above 0.4, scatter in mag.
     light, light_colour, light_scatter
         log10 M*/L_r (Msun/Lsun) at g - r = 0.6 and its slope (Bell & de Jong 2001), scatter.
-    black_hole_scatter
-        About ``M_BH = 0.49e9 (M*/1e11)^1.17`` (Kormendy & Ho 2013, eq. 10, here for all stars).
+    black_hole_slope, black_hole_scatter
+        About ``M_BH = 0.49e9 (M*/1e11)^slope`` (form of Kormendy & Ho 2013, eq. 10, who have 1.17; here for all stars).
     halo_spin, halo_spin_scatter
-        Of the halo, ``j / (sqrt2 R V)`` (Bullock et al. 2001).
+        ``j / (sqrt2 R V)`` (Bullock et al. 2001) of the haloes of (centrals, satellites).
     """
 
     log_mass_range: tuple[float, float] = (9.699, 12.3)
@@ -77,10 +78,10 @@ class Relations:
     halo_high: float = 0.40
     halo_scatter: float = 0.16
     concentration_offset: float = 0.08
-    concentration_scatter: float = 0.11
+    concentration_scatter: float = 0.10
     response: float = 1.3
     response_slope: float = -0.3
-    response_scatter: float = 0.15
+    response_scatter: float = 0.08
     stripping: tuple[float, float] = (-0.35, -0.75)
     stripping_scatter: float = 0.36
     size: tuple[float, float] = (0.58, 0.35)
@@ -91,12 +92,12 @@ class Relations:
     quenched_share: float = 0.75
     quenched_knee: float = 0.05
     quenched_width: float = 0.12
-    environment_share: float = 0.36
+    environment_share: float = 0.38
     bulge_size: float = 0.1
     bulge_size_scatter: float = 0.22
     disc_peak: tuple[float, float] = (1.4, 0.65)
     disc_low: float = 0.9
-    disc_high: float = 1.6
+    disc_high: float = 1.3
     disc_scatter: float = 0.75
     height: float = 0.30
     height_scatter: float = 0.10
@@ -112,13 +113,15 @@ class Relations:
     colour_blue_scatter: float = 0.04
     colour_red: float = 0.77
     colour_red_slope: float = 0.04
+    colour_red_high: float = -0.07
     colour_red_scatter: float = 0.042
     light: float = 0.239
     light_colour: float = 1.096
     light_scatter: float = 0.06
-    black_hole_scatter: float = 0.2
-    halo_spin: float = 0.04
-    halo_spin_scatter: float = 0.23
+    black_hole_slope: float = 1.1
+    black_hole_scatter: float = 0.17
+    halo_spin: tuple[float, float] = (0.05, 0.034)
+    halo_spin_scatter: float = 0.28
 
     def __post_init__(self) -> None:
         low, high = self.log_mass_range
@@ -144,14 +147,31 @@ class Relations:
     def quenched(self, log_stars: FloatArray, is_satellite: NDArray[np.bool_]) -> FloatArray:
         """Share of galaxies that have stopped to form stars."""
         alone = self.quenched_share * expit((log_stars - 10.5 - self.quenched_knee) / self.quenched_width)
-        low = np.clip(9.9 - log_stars, 0.0, None) * 0.4
+        low = np.clip(9.6 - log_stars, 0.0, None) * 0.55
         by_others = np.where(is_satellite, np.minimum(self.environment_share + low, 0.9), 0.0)
         return 1.0 - (1.0 - alone) * (1.0 - by_others)
 
     def disc_logit(self, log_stars: FloatArray, is_quenched: NDArray[np.bool_]) -> FloatArray:
         """Median logit of the disc's share of the stars."""
         x = log_stars - 10.5
-        return np.where(is_quenched, self.disc_peak[1], self.disc_peak[0]) - np.where(x < 0, self.disc_low, self.disc_high) * x**2
+        return np.where(is_quenched, self.disc_peak[1], self.disc_peak[0]) - np.where(x < 0, self.disc_low * x**2, self.disc_high * x)
+
+    def main_sequence_bent(self, log_stars: FloatArray) -> FloatArray:
+        """What is added to log10 of SFR/M* of massive galaxies on the main sequence."""
+        return self.main_sequence_bend * np.maximum(log_stars - 10.6, 0.0)
+
+    def red(self, log_stars: FloatArray) -> FloatArray:
+        """Median g - r of quenched galaxies."""
+        x = log_stars - 10.5
+        return self.colour_red + self.colour_red_slope * np.minimum(x, 0.0) + self.colour_red_high * np.maximum(x - 0.4, 0.0)
+
+    def disc_spread(self, log_stars: FloatArray) -> FloatArray:
+        """Scatter of the logit of the disc's share."""
+        return self.disc_scatter * (1.0 + 0.8 * np.maximum(log_stars - 10.5, 0.0))
+
+    def black_hole(self, stars: FloatArray) -> FloatArray:
+        """Median mass of the black hole, Msun, of a stellar mass in Msun."""
+        return 0.49e9 * (stars / 1e11) ** self.black_hole_slope
 
     def satellites(self, log_stars: FloatArray) -> FloatArray:
         """Share of galaxies that are satellites."""
@@ -159,6 +179,9 @@ class Relations:
 
 
 _E = float(np.log(10.0))
+
+GROUPS = Relations(log_mass_range=(9.0, 12.2), satellite_share=1.0, satellite_knee=10.8)
+"""A population like the TNG100 rows that the constants were moved to: satellites and centrals of massive groups, from 10^9 Msun on."""
 
 
 def draw_stellar_mass(relations: Relations, uniform: FloatArray) -> FloatArray:
