@@ -20,16 +20,17 @@ Predicts the joint density of stellar, dark and total mass within {sphere}: a `M
 - Version {version}, weights sha256 `{sha256}`, seed {seed}.
 - Galaxies: {source}.
 - Left out: {cuts}.
-- Features: {features}. One of {needs} must be there, any other may be missing: gaps are filled by the conditional mean and flagged, and the
-  density widens, because part of the training rows lost features by chance.
-- Split: {split}; rows: {rows}. The calibration part serves the recalibration alone, the test part the tables below alone.
-- Density: trees (LightGBM, settings of Chu et al., Table 3; cross-fitted by group) and a linear fit give first guesses; {members}
-networks, of
-  {depth} hidden layers of {hidden} SiLU units, give {components} Gaussians each in log M*, log(Mtot/M* - 1) and log(gas and black holes /
-  dark matter), trained {steps} steps; a sinh-arcsinh map of each coordinate recalibrates. Mtot >= M* and Mtot >= M* + Mdm hold by
-  construction.
-- Outside the training set (score above 1, the distance that {edge:.0%} of its rows keep when left out) the density goes over to the
-  population's, and a warning says so. Of the test rows {test_rows_widened} are widened.
+- Features: {features}.
+  One of {needs} must be there, any other may be missing: gaps are filled by the conditional mean and flagged, and the density widens,
+  because part of the training rows lost features by chance.
+- Split: {split};
+  rows: {rows}. The calibration part serves the recalibration alone, the test part the tables below alone.
+- Density: trees (LightGBM with the settings of Chu et al., Table 3; cross-fitted by group) on a linear fit give first guesses; {members}
+  networks of {depth} hidden layers of {hidden} SiLU units, trained {steps} steps, give {components} Gaussians each in log M*,
+  log(Mtot/M* - 1) and log(gas and black holes / dark matter); a sinh-arcsinh map of each coordinate recalibrates. Mtot >= M* and
+  Mtot >= M* + Mdm hold by construction.
+- Outside the training set (score above 1, the distance within which {edge:.0%} of its rows stay when left out) the density goes over to
+  the population's, and a warning says so. Of the test rows {test_rows_widened} are widened.
 - Validation: {validation}.
 """
 
@@ -37,14 +38,13 @@ TAIL = """
 Coverage: share of central intervals that hold the truth. By tercile: 68 % intervals, by true value, lowest first. KS: largest distance of
 the distribution of probability integral transforms from uniform, with the p-value of a two-sample test of
 n = n_cal n_test / (n_cal + n_test), Holm over the targets. CRPS: continuous ranked probability score; bias and scatter: mean and standard
-deviation of median minus truth.
-`log_mdm` and `log_fdm`: galaxies with dark matter.
+deviation of median minus truth. `log_mdm` and `log_fdm`: galaxies with dark matter.
 
 ## Limits
 
-- Simulated galaxies: their structure is not quite that of real ones, magnitudes are without dust, `sigma_3d1`, `spin` and `r_hsm` are
-those of
-  particles in space. On observations the intervals mean what they say as far as the simulation does, and no score tells how far that is.
+- Simulated galaxies: their structure is not quite that of real ones, and their features are the simulation's own: magnitudes without dust,
+  dispersion, spin and radii of particles in space. On observations the intervals mean what they say as far as the simulation does, and no
+  score tells how far that is.
 - The rows are no complete box: the most massive groups and some others are missing.
 - Coverage holds on average over galaxies like these, not for each kind of them.
 
@@ -76,7 +76,7 @@ def write_mass_card(path: Path, about: dict[str, Any]) -> None:
         steps=training["steps"],
     )  # fmt: skip
     for title, table in about["scores"].items():
-        text += f"\n## On the {title if title.startswith('test ') else f'{title} part'}\n\n{calibration_table(table)}"
+        text += f"\n## On the {title}\n\n{calibration_table(table)}"
     write_atomically(path, (text + TAIL).encode())
 
 

@@ -88,7 +88,7 @@ _DIRECTION = {"log_mstar": (1, 0, 0), "log_ml": (1, 0, 0), "log_mtot": (0, 1, 0)
               "log_fstar": (1, -1, 0), "log_fdm": (0, -1, 1)}  # fmt: skip
 
 
-def target_of_latents(name: str, latents: Float[Tensor, "*batch latent"], log_light: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+def target_of_latents(name: str, latents: Float[Tensor, "*batch latent"], log_light: Float[Tensor, "..."]) -> Float[Tensor, "*batch"]:
     """A target from latent coordinates; ``log_light`` is log10 of the light of the same sphere, Lsun (what M*/L divides by)."""
     stellar = latents[..., 0]
     if name == "log_mstar":
@@ -125,7 +125,7 @@ class Chart:
     inside: Tensor
 
 
-def chart_of_targets(names: Sequence[str], value: Float[Tensor, "*batch target"], log_light: Float[Tensor, "*batch"]) -> Chart | None:
+def chart_of_targets(names: Sequence[str], value: Float[Tensor, "*batch target"], log_light: Float[Tensor, "..."]) -> Chart | None:
     """The latent coordinates of a point in the targets' space; None where the targets do not fix theirs and an integral is needed.
 
     Parameters
@@ -155,6 +155,42 @@ def chart_of_targets(names: Sequence[str], value: Float[Tensor, "*batch target"]
     if "log_mdm" in given and stellar is None:
         return None
     return _chart(stellar, fraction, dark)
+
+
+def chart_of_pair(names: Sequence[str], value: Float[Tensor, "*batch target"], rest: Tensor, log_light: Float[Tensor, "..."]) -> Chart:
+    """All three coordinates of a pair of targets, one of them of dark matter, at a given u3.
+
+    Parameters
+    ----------
+    names, value, log_light
+        As in :func:`chart_of_targets`.
+    rest
+        u3, shape (*batch,).
+    """
+    given = dict(zip(names, value.unbind(-1), strict=True))
+    if "log_ml" in given:
+        given["log_mstar"] = given.pop("log_ml") + log_light
+    share = -log_sum(rest)
+    stellar, total, outside = given.get("log_mstar"), given.get("log_mtot"), None
+    if "log_fdm" in given:
+        outside = given["log_fdm"] - share  # log of the fraction that is not stars
+        total = given["log_mdm"] - given["log_fdm"] if "log_mdm" in given else total
+    elif total is not None:
+        outside = given["log_mdm"] - share - total
+    elif "log_fstar" in given:
+        safe = torch.where(given["log_fstar"] < 0, given["log_fstar"], -torch.ones_like(given["log_fstar"]))
+        outside = torch.where(given["log_fstar"] < 0, torch.log10(-torch.expm1(_LN10 * safe)), torch.ones_like(safe))
+    if outside is None:  # M* and Mdm
+        excess = given["log_mdm"] - share - given["log_mstar"]
+        return Chart((0, 1, 2), value_of(given["log_mstar"], excess, rest), torch.zeros_like(excess), _finite(excess))
+    inside = _finite(outside) & (outside < 0)
+    outside = torch.where(inside, outside, -torch.ones_like(outside))
+    stars = torch.log10(-torch.expm1(_LN10 * outside))
+    log_jacobian = -_LN10 * (outside if "log_fstar" in given else stars)
+    excess = outside - stars
+    if stellar is None:
+        stellar = total + stars if total is not None else given["log_mdm"] - share - excess
+    return Chart((0, 1, 2), value_of(*torch.broadcast_tensors(stellar, excess, rest)), log_jacobian, inside)
 
 
 def value_of(*coordinates: Tensor) -> Tensor:

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from supermage.models.mass_coordinates import target_of_latents
 from supermage.models.mass_prior import MassPrior
 
 FloatArray = NDArray[np.float64]
 
 LEVELS = (0.50, 0.68, 0.95)
-DRAWS = 400
+DRAWS = 1000
 CHUNK = 100
 """Rows whose distribution functions are evaluated at once."""
 
@@ -59,7 +60,7 @@ def score_table(prior: MassPrior, truth: dict[str, FloatArray], *, calibration_r
     """
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seed)
-        latents = prior.draw_latents((DRAWS,))
+        latents = prior.mixture.draw_quickly((DRAWS,))
         draws = {name: np.sort(_draws(prior, name, latents), axis=0) for name in truth}
     table = {name: _scores(draws[name], truth[name], probabilities(prior, name, truth[name]), calibration_rows) for name in truth}
     _add_holm(table)
@@ -67,8 +68,6 @@ def score_table(prior: MassPrior, truth: dict[str, FloatArray], *, calibration_r
 
 
 def _draws(prior: MassPrior, name: str, latents: torch.Tensor) -> FloatArray:
-    from supermage.models.mass_coordinates import target_of_latents
-
     return target_of_latents(name, latents, prior.log_light).numpy()
 
 

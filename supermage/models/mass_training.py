@@ -164,8 +164,8 @@ class MassTraining:
         rows = len(self.parts["calibration"])
         bare = estimator.with_warp(Warp.identity(3))
         return {
-            "test": score_table(self.prior_of_part(estimator, "test"), truth, calibration_rows=rows),
-            "test without recalibration": score_table(self.prior_of_part(bare, "test"), truth, calibration_rows=rows),
+            "test part": score_table(self.prior_of_part(estimator, "test"), truth, calibration_rows=rows),
+            "test part, without recalibration": score_table(self.prior_of_part(bare, "test"), truth, calibration_rows=rows),
         }
 
     def _copies(self) -> tuple[NDArray[np.intp], FloatArray]:

@@ -176,7 +176,7 @@ def predict_table(table: Table, model: str, targets: Sequence[str] = DEFAULT) ->
     taken = [f"{name}_{ending}" for name in targets for ending in QUANTILES]
     for name in (*taken, "out_of_distribution", "gaps", "reason", "model"):
         if name in table.colnames:
-            raise DataError(f"the catalogue must have no column '{name}', which the output adds; rename it or leave it out")
+            raise DataError(f"the catalogue must have none of the columns that the output adds, got '{name}'; rename it or leave it out")
     score = np.full(len(table), np.nan)
     values = np.full((len(table), len(targets), len(QUANTILES)), np.nan)
     if known.any():

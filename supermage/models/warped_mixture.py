@@ -223,6 +223,19 @@ class WarpedMixture:
             residuals = torch.cat([residuals.expand(*distance.shape, latent), distance[..., None]], dim=-1)
         return torch.stack(coordinates, dim=-1)
 
+    @torch.no_grad()
+    def draw_quickly(self, sample_shape: tuple[int, ...]) -> Tensor:
+        """Coordinates, shape (*sample, *batch, latent): a component by its weight, then its Gaussian; not differentiable."""
+        shape = (*sample_shape, *self.batch_shape)
+        cumulated = torch.cumsum(torch.exp(self.log_weight), dim=-1)
+        chosen = (torch.rand(*shape, 1, dtype=torch.float64) * cumulated[..., -1:] > cumulated).sum(-1)
+        number = chosen.clamp_max(len(self.warped) - 1)[..., None, None]
+        mean, factor = self.mean.expand(*shape, *self.mean.shape[-2:]), self.factor.expand(*shape, *self.factor.shape[-3:])
+        mean = mean.take_along_dim(number, dim=-2)[..., 0, :]
+        factor = factor.take_along_dim(number[..., None], dim=-3)[..., 0, :, :]
+        raw = mean + (factor @ torch.randn(*shape, self.latents, 1, dtype=torch.float64))[..., 0]
+        return torch.where(self.warped[number[..., 0]], self.warp.forward(raw, self.centre, self.scale), raw)
+
     def _raw(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates before the map and log slopes, for every component: shape (*sample, *batch, component, latent)."""
         raw, slope = self.warp.inverse(value, self.centre, self.scale)

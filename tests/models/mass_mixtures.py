@@ -17,8 +17,10 @@ def mixture(rows: int = 2, *, seed: int = 0, warp: Warp = WARP) -> WarpedMixture
     """Three components, one of them wide and not warped, with correlations."""
     generator = torch.Generator().manual_seed(seed)
     spread = torch.tensor([0.03, 0.09, 0.4], dtype=torch.float64)
-    mean = torch.tensor([9.5, 0.2, -1.5], dtype=torch.float64) + 2.0 * spread * torch.randn(rows, 3, 3, generator=generator, dtype=torch.float64)
-    factor = torch.diag_embed(spread.expand(rows, 3, 3)) + 0.02 * torch.randn(rows, 3, 3, 3, generator=generator, dtype=torch.float64).tril(-1)
+    away = torch.randn(rows, 3, 3, generator=generator, dtype=torch.float64)
+    mean = torch.tensor([9.5, 0.2, -1.5], dtype=torch.float64) + 2.0 * spread * away
+    below = torch.randn(rows, 3, 3, 3, generator=generator, dtype=torch.float64).tril(-1)
+    factor = torch.diag_embed(spread.expand(rows, 3, 3)) + 0.02 * below
     factor[:, -1] *= 4.0
     weight = torch.log_softmax(torch.randn(rows, 3, generator=generator, dtype=torch.float64), dim=-1)
     return WarpedMixture(weight, mean, factor, mean[:, :2].mean(1), 2.0 * spread.expand(rows, 3), torch.tensor([True, True, False]), warp)

@@ -10,7 +10,8 @@ from supermage.models.feature_space import CLIP, PRESETS, columns_of, derive, fe
 
 
 def test_features_do_not_depend_on_the_order_of_columns() -> None:
-    columns = {"M_r": np.array([-20.0, -21.0]), "M_B": np.array([-19.0, np.nan]), "M_U": np.array([-18.5, -19.5]), "sfr": np.array([0.0, 10.0])}
+    columns = {"M_r": np.array([-20.0, -21.0]), "M_B": np.array([-19.0, np.nan]), "M_U": np.array([-18.5, -19.5]),
+               "sfr": np.array([0.0, 10.0])}  # fmt: skip
     names = ("log_sfr", "U_B", "M_r")
     got = derive(names, columns)
     assert got[0] == pytest.approx([-4.0, 0.5, -20.0])

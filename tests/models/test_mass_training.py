@@ -1,0 +1,100 @@
+"""Training of mass priors: seeded, resumable to the same bits, no group on two sides, trees that have not seen their rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from supermage.errors import RecipeError
+from supermage.models import mass_training, training
+from supermage.models.feature_space import fit_feature_space
+from supermage.models.mass_training import PARTS, MassTraining, Options, fit_anchor
+from supermage.progress import SilentProgress
+from supermage.recipe import Recipe, TrainSection
+from tests.models.mass_mixtures import OPTIONS, sample
+
+FILES = ("weights.safetensors", "model.txt", "calibration.json", "model.json")
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(training.PROBLEMS, "mass-prior", "supermage.models.mass_training:build")
+    monkeypatch.setattr(mass_training, "read_sample", lambda path, options, seed: sample(500))
+
+
+def recipe(folder: Path, **options: object) -> Recipe:
+    return Recipe(folder=folder, train=TrainSection(kind="mass-prior", options={**OPTIONS, "steps": 10, **options}))
+
+
+@pytest.mark.usefixtures("registered")
+def test_interrupted_training_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = training.train(recipe(tmp_path / "whole"))
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+
+    class Interrupts(SilentProgress):
+        count = 0
+
+        def advance(self, n: int = 1, note: str = "") -> None:
+            self.count += n
+            if self.count == 6:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(recipe(tmp_path / "parts"), progress=Interrupts())
+    parts = training.train(recipe(tmp_path / "parts"))
+    for name in FILES[:3]:
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.fixture(scope="module")
+def problem() -> MassTraining:
+    return MassTraining(sample(), Options(**OPTIONS), 1, "by-rule")
+
+
+def test_no_group_stands_in_two_parts(problem: MassTraining) -> None:
+    groups = [set(problem.sample.group[problem.parts[name]]) for name in PARTS]
+    assert sum(len(item) for item in groups) == len(set().union(*groups))
+    assert sum(len(rows) for rows in problem.parts.values()) == len(problem.sample)
+
+
+def test_training_part_alone_makes_the_inputs(problem: MassTraining) -> None:
+    """Nothing of the other parts enters: other masses there change neither inputs nor targets."""
+    other = sample()
+    rest = np.concatenate([problem.parts[name] for name in PARTS[1:]])
+    other.stellar[rest] *= 7.0
+    other.total[rest] *= 9.0
+    for name in other.columns:
+        other.columns[name][rest] += 1.0
+    again = MassTraining(other, Options(**OPTIONS), 1, "by-rule")
+    assert np.array_equal(problem.inputs.numpy(), again.inputs.numpy())
+    assert np.array_equal(problem.target.numpy(), again.target.numpy())
+
+
+def test_trees_have_not_seen_the_rows_that_they_guess() -> None:
+    """On pure noise, cross-fitted guesses do not correlate with it (5 standard errors); those of trees that saw it do."""
+    generator = np.random.default_rng(0)
+    features, noise = generator.standard_normal((600, 3)), generator.standard_normal((600, 1))
+    space = fit_feature_space(("M_r", "g_r", "log_sigma"), features)
+    group = np.repeat(np.arange(200), 3)
+    anchor, guess = fit_anchor(space, space.standardise(features), noise, group, Options(rounds=60), 1)
+    assert abs(np.corrcoef(guess[:, 0], noise[:, 0])[0, 1]) < 5.0 / np.sqrt(600)
+    assert np.corrcoef(anchor.latents(space.inputs(space.standardise(features)))[:, 0], noise[:, 0])[0, 1] > 0.4
+
+
+def test_loss_depends_on_the_step_alone_and_falls(problem: MassTraining, tmp_path: Path) -> None:
+    first = float(problem.loss(3))
+    problem.loss(4)
+    assert first == float(problem.loss(3))
+    training.run_steps(problem, tmp_path / "checkpoint.safetensors", "", None, progress=SilentProgress())
+    assert float(problem.loss(3)) < first - 0.3
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(("options", "word"), [({"stepps": 3}, "did you mean 'steps'"), ({"needs": ["log_spin"]}, "got 'log_spin'"),
+                                               ({"folds": 1}, "train.options.folds")])  # fmt: skip
+def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, object], word: str) -> None:
+    with pytest.raises(RecipeError, match=word):
+        training.train(recipe(tmp_path, **options))
