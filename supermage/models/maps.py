@@ -75,6 +75,11 @@ class GalaxyMaps:
         """Of the image, pc^2."""
         return (2e3 * self.half_width / len(self.r_image)) ** 2
 
+    @property
+    def r_light(self) -> Image:
+        """What `r_image` holds in each pixel, Lsun."""
+        return (self.r_image * self.pixel_area).astype(np.float32)
+
     def rebinned(self, pixels: int) -> GalaxyMaps:
         """The same galaxy with an image and a colour of fewer pixels, light conserved in both bands; the maps stay.
 
@@ -185,7 +190,8 @@ def moments(
     """
     total, mean, square = _moments(np.floor((sky + half_width) * (pixels / (2.0 * half_width))), velocity, weight, pixels)
     occupied = total > 0.0
-    return mean, np.sqrt(np.divide(square, total, out=np.zeros_like(total), where=occupied)), occupied
+    variance = np.divide(square, total, out=np.zeros_like(total), where=occupied)
+    return mean, np.sqrt(np.maximum(variance, 0.0)), occupied  # rounding leaves some below 0
 
 
 @numba.njit(nogil=True)

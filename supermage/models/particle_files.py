@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from supermage.errors import DataError
 from supermage.models.particles import FloatArray, Kind, Particles
-
-if TYPE_CHECKING:
-    import h5py
 
 GROUPS = {"gas": "PartType0", "dark_matter": "PartType1", "stars": "PartType4", "black_holes": "PartType5"}
 TABLES = ("stars", "dark_matter", "gas", "black_holes")
@@ -115,8 +113,6 @@ def read_particles(
     DataError
         No file, none of these layouts, truncated, a dataset missing or of another length, numbers that are not finite, no stars.
     """
-    import h5py
-
     path = Path(path)
     if not path.is_file():
         raise DataError(f"particles need an HDF5 file, got none at {path}")
@@ -238,9 +234,10 @@ class _Header:
 
     def ages(self, formation: FloatArray) -> FloatArray:
         """Gyr since a scale factor, by the file's cosmology."""
-        from astropy.cosmology import LambdaCDM
+        from astropy.cosmology import FlatLambdaCDM, LambdaCDM
 
-        cosmology = LambdaCDM(H0=100.0 * self.hubble, Om0=self.matter, Ode0=self.vacuum, Tcmb0=0.0)
+        expansion, flat = 100.0 * self.hubble, abs(self.matter + self.vacuum - 1.0) < 1e-6
+        cosmology = FlatLambdaCDM(expansion, self.matter) if flat else LambdaCDM(expansion, self.matter, self.vacuum)
         grid = np.linspace(0.0, self.scale_factor, 4001)[1:]
         elapsed = np.concatenate([[0.0], cosmology.age(1.0 / grid - 1.0).to_value("Gyr")])
         return np.maximum(elapsed[-1] - np.interp(formation, np.concatenate([[0.0], grid]), elapsed), 0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -73,11 +75,16 @@ def smoothed_images(position: FloatArray, values: FloatArray, radius: FloatArray
     """
     if pixels < 1 or not half_width > 0.0:
         raise DomainError(f"an image needs a pixel and a positive half-width, got {pixels} pixels and {half_width:g}")
-    table = projected_kernel(np.sqrt(np.arange(_KNOTS + 1) / _KNOTS))
-    table /= np.pi * (table[:-1] + table[1:]).sum() / (2 * _KNOTS)  # linear in r^2 between the knots: unit integral again
     scale = pixels / (2.0 * half_width)
     place = (position + half_width) * scale
-    return _deposit(place, np.ascontiguousarray(values), radius * scale, table, pixels)
+    return _deposit(place, np.ascontiguousarray(values), radius * scale, _kernel_table(), pixels)
+
+
+@functools.cache
+def _kernel_table() -> FloatArray:
+    """The projected kernel at even steps of r^2, between which it is taken as linear: of unit integral as such."""
+    table = projected_kernel(np.sqrt(np.arange(_KNOTS + 1) / _KNOTS))
+    return table / (np.pi * (table[:-1] + table[1:]).sum() / (2 * _KNOTS))
 
 
 @numba.njit(nogil=True)

@@ -61,7 +61,7 @@ def formed_mass_to_light(age: Numbers, metallicity: Numbers) -> FloatArray:
     light is that of Bruzual & Charlot (2003). The slope with age is the usual 0.7 - 0.8.
     """
     a, z = _logarithms(age, metallicity)
-    return 10.0 ** (-0.15 + 0.73 * a + 0.09 * a**2 + 0.04 * a**3 + (0.16 + 0.07 * a) * z)
+    return np.asarray(10.0 ** (-0.15 + 0.73 * a + 0.09 * a**2 + 0.04 * a**3 + (0.16 + 0.07 * a) * z))
 
 
 def colour(age: Numbers, metallicity: Numbers) -> FloatArray:
@@ -71,7 +71,7 @@ def colour(age: Numbers, metallicity: Numbers) -> FloatArray:
     rms 0.04 mag above 0.2 Gyr, 0.13 mag below, times 0.9: 0.77 at 10 Gyr and solar metallicity, where Bruzual & Charlot (2003) have 0.76.
     """
     a, z = _logarithms(age, metallicity)
-    return 0.09 + 0.13 * a - 0.01 * z + (0.55 + 0.21 * z) / (1.0 + np.exp(-(a + 0.04) / 0.2))
+    return np.asarray(0.09 + 0.13 * a - 0.01 * z + (0.55 + 0.21 * z) / (1.0 + np.exp(-(a + 0.04) / 0.2)))
 
 
 def remaining_fraction(age: Numbers) -> FloatArray:
@@ -79,7 +79,7 @@ def remaining_fraction(age: Numbers) -> FloatArray:
 
     Leitner & Kravtsov (2011), for a Chabrier initial mass function; within 0.02 of Bruzual & Charlot (2003) from 0.1 to 10 Gyr.
     """
-    return 1.0 - 0.046 * np.log1p(np.asarray(age, np.float64) / 2.76e-4)
+    return np.asarray(1.0 - 0.046 * np.log1p(np.asarray(age, np.float64) / 2.76e-4))
 
 
 def magnitude_of(luminosity: float, band: str) -> float:
@@ -88,8 +88,8 @@ def magnitude_of(luminosity: float, band: str) -> float:
 
 
 def _logarithms(age: Numbers, metallicity: Numbers) -> tuple[FloatArray, FloatArray]:
-    clipped = np.clip(np.asarray(age, np.float64), *AGE_RANGE)
-    return np.log10(clipped), np.log10(np.clip(np.asarray(metallicity, np.float64), *METALLICITY_RANGE) / SOLAR_METALLICITY)
+    metals = np.clip(np.asarray(metallicity, np.float64), *METALLICITY_RANGE) / SOLAR_METALLICITY
+    return np.asarray(np.log10(np.clip(np.asarray(age, np.float64), *AGE_RANGE))), np.asarray(np.log10(metals))
 
 
 def _flux_ratio(colours: FloatArray) -> FloatArray:
