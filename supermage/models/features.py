@@ -13,11 +13,10 @@ from supermage.models.orbits import circularity_of, orbit_fractions
 from supermage.models.particles import Particles
 from supermage.models.sersic import fit_sersic
 from supermage.models.shape import axes_of
+from supermage.models.stellar_light import magnitude_of
 
 FloatArray = NDArray[np.float64]
 
-SOLAR_MAGNITUDE = {"g": 5.11, "r": 4.65}
-"""Absolute AB magnitudes of the Sun in the SDSS bands (Willmer 2018, Table 3)."""
 SERSIC_APERTURE, SHAPE_APERTURE = 5.0, 3.0
 """In R_hsm: the circle of the Sersic fit, the sphere that the inertia tensor starts from."""
 MAP_PIXELS, MAP_HALF_WIDTH = 48, 3.0
@@ -143,7 +142,7 @@ def measure_features(
         notes.append("lambda_r is missing: no star moves along the line of sight")
     if not math.isfinite(intrinsic.c_a):
         notes.append("c_a is missing: too few stars are left in the ellipsoid")
-    M_r, M_g = (absolute_magnitude(light, band) for light, band in ((luminosity_r, "r"), (luminosity_g, "g")))
+    M_r, M_g = (magnitude_of(float(light.sum()), band) for light, band in ((luminosity_r, "r"), (luminosity_g, "g")))
     values = {"M_r": M_r, "g_r": M_g - M_r, "sfr": sfr, "n_sersic": sersic.index, "c_a": intrinsic.c_a,
               "sigma_v": weighted_dispersion(velocity[inside], luminosity_r[inside]), "lambda_r": spin,
               "b_t": intrinsic.b_t, "f_cold": intrinsic.f_cold, "f_hot": intrinsic.f_hot}  # fmt: skip
@@ -198,11 +197,6 @@ def checked_half_mass_radius(particles: Particles, half_mass_radius: float | Non
 def in_projection(position: FloatArray, axis: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Columns of positions (star, 3) in the plane of the sky and along the line of sight ``axis``: the axes in cyclic order."""
     return position[:, (axis + 1) % 3], position[:, (axis + 2) % 3], position[:, axis]
-
-
-def absolute_magnitude(luminosity: FloatArray, band: str) -> float:
-    """Absolute AB magnitude of the light (Lsun in the band) of all stars."""
-    return SOLAR_MAGNITUDE[band] - 2.5 * math.log10(float(luminosity.sum()))
 
 
 def star_formation_rate(particles: Particles, axis: int, radius: float) -> tuple[float, list[str]]:

@@ -180,6 +180,17 @@ def test_renaming_the_axes_renames_the_projections(shift: int, sign: float) -> N
         assert found == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_depth_along_the_line_of_sight_is_not_seen(axis: int) -> None:
+    galaxy, light = lopsided(4)
+    deeper = np.where(np.arange(3) == axis, 3.0, 1.0)
+    other = replace(galaxy, stars=replace(galaxy.stars, position=galaxy.stars.position * deeper))
+    here, there = (features_of(one, axis, half_mass_radius=2.0, **light) for one in (galaxy, other))
+    seen = ("M_r", "g_r", "sfr", "n_sersic", "sigma_v", "lambda_r")
+    assert {name: there[name] for name in seen} == pytest.approx({name: here[name] for name in seen}, rel=1e-12)
+    assert there["c_a"] != pytest.approx(here["c_a"], rel=1e-2)
+
+
 def test_turning_about_the_line_of_sight_by_right_angles_changes_nothing() -> None:
     galaxy, light = lopsided(5)
     quarter = Rotation.from_euler("z", 90.0, degrees=True).as_matrix().round()

@@ -85,6 +85,20 @@ def test_planes_and_lines_are_flat(ratios: tuple[float, float]) -> None:
     assert axes.b_a == 0.0 if ratios[0] == 0.0 else axes.b_a > 0.3
 
 
+def test_each_direction_counts_the_same_however_far_out() -> None:
+    """A round core in a flat envelope, which are not similar: the ratios are a fixed point of the tensor reduced by r^2, done anew."""
+    point = np.concatenate([0.3 * stretched_cube((1.0, 1.0), seed=8), stretched_cube((1.0, 0.3), seed=9)])
+    axes = axes_of(point, np.ones(len(point)), EDGE)
+    assert axes.converged and 0.35 < axes.c_a < 0.9
+    along = point @ axes.directions.T
+    squared = along[:, 0] ** 2 + (along[:, 1] / axes.b_a) ** 2 + (along[:, 2] / axes.c_a) ** 2
+    inside = squared <= EDGE**2
+    reduced = np.sum(along[inside] ** 2 / squared[inside, None], axis=0)
+    plain = np.sum(along[inside] ** 2, axis=0)
+    assert math.sqrt(reduced[2] / reduced[0]) == pytest.approx(axes.c_a, rel=1e-3)
+    assert math.sqrt(plain[2] / plain[0]) < 0.9 * axes.c_a
+
+
 def test_mass_and_not_number_counts() -> None:
     """Light particles in a disc do not flatten a heavy sphere."""
     sphere, disc = stretched_cube((1.0, 1.0)), stretched_cube((1.0, 0.1), seed=6)
