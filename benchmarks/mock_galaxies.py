@@ -1,9 +1,9 @@
 """Speed of the generator of mock galaxies, and its population beside the TNG100 rows, as JSON: ``python benchmarks/mock_galaxies.py``.
 
 Galaxies a second as rows of a catalogue and as particles; medians and scatters (half of the central 68 %) of relations with stellar mass,
-mock and TNG, in bins of log10 M*; the same in one figure with ``--figure FILE``. The rows are read from the reference data, of cosmological
-origin and with dark matter; the mock galaxies are drawn from `supermage.models.mock_relations.GROUPS`, since the rows are of the most massive
-groups of the box.
+mock and TNG, in bins of log10 M*; the same in one figure with ``--figure FILE``. The rows are those of the reference data that are of
+cosmological origin and have dark matter; the mock galaxies are drawn from `supermage.models.mock_relations.GROUPS`, since the rows are of the
+most massive groups of the box.
 """
 
 from __future__ import annotations

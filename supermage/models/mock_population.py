@@ -79,68 +79,91 @@ def draw_population(n: int, seed: int, *, relations: Relations | None = None, pr
 
 
 def _draw(n: int, relations: Relations, rng: np.random.Generator) -> dict[str, Any]:
-    """Identity, structure and star formation, (galaxy,)."""
-    uniform, normal = rng.uniform(size=(5, n)), rng.standard_normal((16, n))
-    log_stars = draw_stellar_mass(relations, uniform[0])
-    log_halo = draw_halo_mass(relations, log_stars, normal[0])
-    host = draw_groups(log_stars, log_halo, uniform[1] < relations.satellites(log_stars), uniform[2])
+    """Identity, structure, gas and light, (galaxy,)."""
+    log_stars = draw_stellar_mass(relations, rng.uniform(size=n))
+    log_halo = draw_halo_mass(relations, log_stars, rng.standard_normal(n))
+    host = draw_groups(log_stars, log_halo, rng.uniform(size=n) < relations.satellites(log_stars), rng.uniform(size=n))
     is_satellite = host != np.arange(n)
-    is_quenched = uniform[3] < relations.quenched(log_stars, is_satellite)
-    disc_share = np.clip(
-        expit(
-            relations.disc_logit(log_stars, is_quenched)
-            + relations.disc_scatter * (1.0 + 0.8 * np.maximum(log_stars - 10.5, 0.0)) * normal[1]
-        ),
-        0.02,
-        0.98,
-    )
-    size = 10.0 ** (relations.half_mass_radius(log_stars, is_quenched) + relations.size_scatter * normal[2])
-    stars, halo = 10.0**log_stars, 10.0**log_halo
-    height = np.clip(relations.height * 10.0 ** (relations.height_scatter * normal[3]), 0.06, 0.75)
-    edge = 10.0 ** np.clip(0.78 + 0.55 * (log_stars - 9.5), 0.78, 1.6)
-    half = np.sqrt(0.5) * edge / (1.0 + edge)
-    bulge_scale = 1.678 * 10.0 ** (relations.bulge_size + relations.bulge_size_scatter * normal[4]) * (1.0 - half) / half
-    disc_scale = size / half_mass_scale(disc_share, height, bulge_scale, edge)
-    concentration = 10.0 ** (0.905 - 0.101 * (log_halo + np.log10(0.6774) - 12.0) + relations.concentration_offset
-                             + relations.concentration_scatter * normal[5])  # fmt: skip
-    stripping = np.where(is_quenched, relations.stripping[1], relations.stripping[0]) + relations.stripping_scatter * normal[6]
-    kept = 10.0 ** np.where(is_satellite, np.minimum(stripping, -0.02), 0.0)
-    halo_edge = np.interp(kept * nfw(concentration), nfw(_NFW_RADIUS), _NFW_RADIUS) / concentration * virial_radius(halo)
-    hot_share = 0.15 + 0.45 * expit((log_halo - 13.2) / 0.3)
-    bend = relations.main_sequence_bend * np.maximum(log_stars - 10.6, 0.0)
-    ssfr = np.where(is_quenched, -12.0, relations.main_sequence + relations.main_sequence_slope * (log_stars - 10.5) + bend)
-    ssfr = ssfr + relations.main_sequence_scatter * normal[7]
-    gas_scale = 0.85 * size * 10.0 ** (0.1 * normal[8])
-    gas = relations.gas + relations.gas_slope * (log_stars - 10.5) + 1.2 * bend
-    gas = gas + relations.gas_scatter * (0.5 * normal[7] + 0.87 * normal[9])
+    is_quenched = rng.uniform(size=n) < relations.quenched(log_stars, is_satellite)
+    size = 10.0 ** (relations.half_mass_radius(log_stars, is_quenched) + relations.size_scatter * rng.standard_normal(n))
     direction = rng.standard_normal((3, n))
     direction /= np.linalg.norm(direction, axis=0)
-    blue = relations.colour_blue + relations.colour_sfr * (ssfr + 10.2) + relations.colour_blue_scatter * normal[10]
-    red = relations.colour_red + relations.colour_red_slope * np.minimum(log_stars - 10.5, 0.0)
-    red = red + relations.colour_red_high * np.maximum(log_stars - 10.9, 0.0) + relations.colour_red_scatter * normal[10]
+    known = {"galaxy_id": np.arange(n), "group_id": host, "m_star_total": 10.0**log_stars, "r_hsm": size, "r50_3d": size,
+             "mock_is_satellite": is_satellite, "mock_is_quenched": is_quenched, "mock_halo_mass": 10.0**log_halo}  # fmt: skip
+    known.update({f"mock_axis_{name}": part for name, part in zip("xyz", direction, strict=True)})
+    return known | _draw_stars(known, relations, rng) | _draw_halo(known, relations, rng) | _draw_light(known, relations, rng)
+
+
+def _draw_stars(known: dict[str, Any], relations: Relations, rng: np.random.Generator) -> dict[str, FloatArray]:
+    """Disc, bulge and black hole."""
+    stars, n = known["m_star_total"], len(known["m_star_total"])
+    log_stars = np.log10(stars)
+    logit = relations.disc_logit(log_stars, known["mock_is_quenched"]) + relations.disc_spread(log_stars) * rng.standard_normal(n)
+    disc_share = np.clip(expit(logit), 0.02, 0.98)
+    height = np.clip(relations.height * 10.0 ** (relations.height_scatter * rng.standard_normal(n)), 0.06, 0.75)
+    edge = 10.0 ** np.clip(0.78 + 0.55 * (log_stars - 9.5), 0.78, 1.6)
+    half = np.sqrt(0.5) * edge / (1.0 + edge)
+    ratio = 10.0 ** (relations.bulge_size + relations.bulge_size_scatter * rng.standard_normal(n))
+    bulge_scale = 1.678 * ratio * (1.0 - half) / half
+    disc_scale = known["r_hsm"] / half_mass_scale(disc_share, height, bulge_scale, edge)
     return {
-        "galaxy_id": np.arange(n), "group_id": host, "m_star_total": stars, "r_hsm": size, "r50_3d": size,
-        "sfr": np.where(is_quenched & (uniform[4] < np.where(is_satellite, 0.8, 0.3)), 0.0, stars * 10.0**ssfr),
-        "n_sersic": np.clip(sersic_index(disc_share, edge) * 10.0 ** (0.08 * normal[11]), 0.4, 10.0),
-        "f_disk_2d": np.clip(disc_share + 0.05 * normal[12], 0.0, 1.0),
-        "f_disk_1d": np.clip(0.9 * disc_share + 0.05 * normal[13], 0.0, 1.0),
-        "bulge_index": (2.0 + 3.4 * np.log10(edge / 6.0)) * 10.0 ** (0.12 * normal[14]),
-        "mock_g_r": np.where(is_quenched, red, blue),
+        "n_sersic": np.clip(sersic_index(disc_share, edge) * 10.0 ** (0.08 * rng.standard_normal(n)), 0.4, 10.0),
+        "f_disk_2d": np.clip(disc_share + 0.05 * rng.standard_normal(n), 0.0, 1.0),
+        "f_disk_1d": np.clip(0.9 * disc_share + 0.05 * rng.standard_normal(n), 0.0, 1.0),
+        "bulge_index": (2.0 + 3.4 * np.log10(edge / 6.0)) * 10.0 ** (0.12 * rng.standard_normal(n)),
+        "mock_disc_mass": stars * disc_share,
+        "mock_disc_scale": disc_scale,
+        "mock_disc_height": height * disc_scale,
+        "mock_bulge_mass": stars * (1.0 - disc_share),
+        "mock_bulge_scale": bulge_scale * disc_scale,
+        "mock_bulge_edge": edge,
+        "mock_black_hole_mass": relations.black_hole(stars) * 10.0 ** (relations.black_hole_scatter * rng.standard_normal(n)),
+    }
+
+
+def _draw_halo(known: dict[str, Any], relations: Relations, rng: np.random.Generator) -> dict[str, FloatArray]:
+    """Halo, its edge and its answer to the galaxy, and its hot gas."""
+    halo, is_satellite, n = known["mock_halo_mass"], known["mock_is_satellite"], len(known["mock_halo_mass"])
+    concentration = relations.concentration(halo) * 10.0 ** (relations.concentration_scatter * rng.standard_normal(n))
+    stripping = np.where(known["mock_is_quenched"], relations.stripping[1], relations.stripping[0])
+    stripping = np.minimum(stripping + relations.stripping_scatter * rng.standard_normal(n), -0.02)
+    kept = np.where(is_satellite, 10.0**stripping, 1.0)
+    edge = np.interp(kept * nfw(concentration), nfw(_NFW_RADIUS), _NFW_RADIUS) / concentration * virial_radius(halo)
+    response = relations.response + relations.response_slope * np.maximum(np.log10(known["m_star_total"]) - 9.8, 0.0)
+    hot = (0.15 + 0.45 * expit((np.log10(halo) - 13.2) / 0.3)) * BARYON_FRACTION * halo
+    spin = np.where(is_satellite, relations.halo_spin[1], relations.halo_spin[0])
+    return {
+        "mock_concentration": concentration,
+        "mock_halo_edge": np.maximum(edge, 2.5 * known["r_hsm"]),
+        "mock_response": np.clip(response + relations.response_scatter * rng.standard_normal(n), 0.0, 1.75),
+        "mock_hot_mass": np.where(known["mock_is_quenched"] & is_satellite, 0.0, hot),
+        "mock_halo_spin": spin * 10.0 ** (relations.halo_spin_scatter * rng.standard_normal(n)),
+    }
+
+
+def _draw_light(known: dict[str, Any], relations: Relations, rng: np.random.Generator) -> dict[str, FloatArray]:
+    """Star formation, cold gas, colour and luminosity."""
+    is_quenched, stars, n = known["mock_is_quenched"], known["m_star_total"], len(known["m_star_total"])
+    log_stars, activity = np.log10(stars), rng.standard_normal(n)
+    bend = relations.main_sequence_bent(log_stars)
+    ssfr = np.where(is_quenched, -12.0, relations.main_sequence + relations.main_sequence_slope * (log_stars - 10.5) + bend)
+    ssfr = ssfr + relations.main_sequence_scatter * activity
+    is_dead = is_quenched & (rng.uniform(size=n) < np.where(known["mock_is_satellite"], 0.8, 0.3))
+    gas_scale = 0.85 * known["r_hsm"] * 10.0 ** (0.1 * rng.standard_normal(n))
+    scatter = relations.gas_scatter * (0.5 * activity + np.sqrt(0.75) * rng.standard_normal(n))
+    gas = stars * 10.0 ** (relations.gas + relations.gas_slope * (log_stars - 10.5) + 1.2 * bend + scatter)
+    blue = relations.colour_blue + relations.colour_sfr * (ssfr + 10.2) + relations.colour_blue_scatter * rng.standard_normal(n)
+    red = relations.red(log_stars) + relations.colour_red_scatter * rng.standard_normal(n)
+    colour = np.where(is_quenched, red, blue)
+    log_ratio = relations.light + relations.light_colour * (colour - 0.6) + relations.light_scatter * rng.standard_normal(n)
+    return {
+        "sfr": np.where(is_dead, 0.0, stars * 10.0**ssfr),
+        "mock_gas_mass": np.where(is_quenched, 0.0, gas / thin_disc(known["r_hsm"] / gas_scale)),
+        "mock_gas_scale": gas_scale,
+        "mock_g_r": colour,
+        "mock_M_r": SOLAR_R - 2.5 * (log_stars - log_ratio),
         "mock_metallicity": 10.0 ** (-1.62 + 0.2 * np.minimum(log_stars - 10.7, 0.0) + 0.06 * rng.standard_normal(n)),
-        "mock_M_r": SOLAR_R - 2.5 * (log_stars - relations.light - relations.light_colour * (np.where(is_quenched, red, blue) - 0.6)
-                                     - relations.light_scatter * rng.standard_normal(n)),
-        "mock_halo_spin": np.where(is_satellite, relations.halo_spin[1], relations.halo_spin[0]) * 10.0 ** (relations.halo_spin_scatter * rng.standard_normal(n)),
-        "mock_is_satellite": is_satellite, "mock_is_quenched": is_quenched,
-        **{f"mock_axis_{name}": part for name, part in zip("xyz", direction, strict=True)},
-        "mock_disc_mass": stars * disc_share, "mock_disc_scale": disc_scale, "mock_disc_height": height * disc_scale,
-        "mock_bulge_mass": stars * (1.0 - disc_share), "mock_bulge_scale": bulge_scale * disc_scale, "mock_bulge_edge": edge,
-        "mock_gas_mass": np.where(is_quenched, 0.0, stars * 10.0**gas / thin_disc(size / gas_scale)), "mock_gas_scale": gas_scale,
-        "mock_hot_mass": np.where(is_quenched & is_satellite, 0.0, hot_share * BARYON_FRACTION * halo),
-        "mock_halo_mass": halo, "mock_concentration": concentration, "mock_halo_edge": np.maximum(halo_edge, 2.5 * size),
-        "mock_response": np.clip(relations.response + relations.response_slope * np.maximum(log_stars - 9.8, 0.0)
-                                 + relations.response_scatter * normal[15], 0.0, 1.75),
-        "mock_black_hole_mass": 0.49e9 * (stars / 1e11) ** relations.black_hole_slope * 10.0 ** (relations.black_hole_scatter * rng.standard_normal(n)),
-    }  # fmt: skip
+    }
 
 
 def _measured(model: MassModel, size: FloatArray, cosine: FloatArray) -> dict[str, FloatArray]:

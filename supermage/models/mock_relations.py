@@ -169,6 +169,10 @@ class Relations:
         """Scatter of the logit of the disc's share."""
         return self.disc_scatter * (1.0 + 0.8 * np.maximum(log_stars - 10.5, 0.0))
 
+    def concentration(self, halo: FloatArray) -> FloatArray:
+        """Median concentration of haloes of M200 in Msun."""
+        return 10.0 ** (0.905 - 0.101 * np.log10(halo * 0.6774 / 1e12) + self.concentration_offset)
+
     def black_hole(self, stars: FloatArray) -> FloatArray:
         """Median mass of the black hole, Msun, of a stellar mass in Msun."""
         return 0.49e9 * (stars / 1e11) ** self.black_hole_slope

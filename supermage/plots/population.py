@@ -80,7 +80,8 @@ def binned(x: NDArray[np.floating], y: NDArray[np.floating], edges: NDArray[np.f
     number = np.bincount(place[(place >= 0) & (place < len(edges) - 1)], minlength=len(edges) - 1)
     for i in np.flatnonzero(number >= FEWEST):
         found[:, i] = np.quantile(y[both][place == i], [0.5, 0.16, 0.84])
-    return Binned(0.5 * (np.asarray(edges[1:], dtype=np.float64) + edges[:-1]), *found, number.astype(np.int64))
+    centre = 0.5 * (np.asarray(edges[1:], dtype=np.float64) + edges[:-1])
+    return Binned(centre, found[0], found[1], found[2], number.astype(np.int64))
 
 
 def relation(
@@ -112,7 +113,7 @@ def relation(
     axes.errorbar(other.centre, other.median, yerr=bars, fmt="o", color=DATA, markersize=3, elinewidth=0.8, label=names[1])
     spread = np.concatenate([part[np.isfinite(part)] for part in (mine.low, mine.high, other.low, other.high)])
     if len(spread):
-        margin = 0.5 * max(float(np.ptp(spread)), 1e-6)
+        margin = 0.3 * max(float(np.ptp(spread)), 1e-6)
         axes.set_ylim(spread.min() - margin, spread.max() + margin)
     axes.set(xlim=(edges[0], edges[-1]), xlabel=labels[0], ylabel=labels[1])
     return axes
