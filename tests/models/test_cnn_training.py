@@ -74,7 +74,8 @@ def test_a_checkpoint_without_the_statistics_of_batches_would_be_noticed(store: 
 
 
 def test_it_learns_and_says_so(store: Path, tmp_path: Path) -> None:
-    artefact = train_cnn(toy_recipe(tmp_path, store, epochs=12, learning_rate=2e-2))
+    recipe = toy_recipe(tmp_path, store, inputs=["r_light", "g_r"], targets=["log_mstar"], epochs=12, learning_rate=2e-2)
+    artefact = train_cnn(recipe)
     about = json.loads((artefact / "model.json").read_text())
     history = about["history"]
     assert len(history["training"]) == len(history["validation"]) == 12
@@ -85,10 +86,10 @@ def test_it_learns_and_says_so(store: Path, tmp_path: Path) -> None:
     error = cnn.predict(maps)["log_mstar"] - columns["log_mstar"]
     assert error.std() < 0.5 * columns["log_mstar"].std()
     assert about["mock"] is True and about["leaking_split"] is False and about["source"] == "toy galaxies of the tests"
-    assert sum(about["rows"].values()) == 120 == sum(about["scatter"][part]["log_mtot"]["rows"] for part in about["rows"])
+    assert sum(about["rows"].values()) == 120 == sum(about["scatter"][part]["log_mstar"]["rows"] for part in about["rows"])
     card = (tmp_path / "card.md").read_text()
     assert "# mock-cnn" in card and "Trained on generated galaxies" in card and about["sha256"] in card
-    assert f"| test | `log_mtot` | {about['rows']['test']} |" in card
+    assert f"| test | `log_mstar` | {about['rows']['test']} |" in card
 
 
 def test_the_best_epoch_is_kept(store: Path, tmp_path: Path) -> None:
