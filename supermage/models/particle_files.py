@@ -123,7 +123,7 @@ def read_particles(
         raise DataError(f"particles need a whole HDF5 file, got {path}: {' '.join(str(error).split())}") from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    numbers = {"galaxy_id": galaxy_id if galaxy_id >= 0 else particles.galaxy_id, "group_id": group_id}
+    numbers: dict[str, Any] = {"galaxy_id": galaxy_id if galaxy_id >= 0 else particles.galaxy_id, "group_id": group_id}
     return centred(replace(particles, **numbers), box=box, centre=centre, velocity=velocity, velocity_radius=velocity_radius)
 
 
@@ -185,7 +185,8 @@ def _unwrapped(particles: Particles, box: float, about: FloatArray) -> Particles
         offset = kind.position - about
         return replace(kind, position=about + offset - box * np.round(offset / box))
 
-    return replace(particles, **{name: nearest(kind) for name, kind in particles.kinds.items() if len(kind)})
+    brought: dict[str, Any] = {name: nearest(kind) for name, kind in particles.kinds.items() if len(kind)}
+    return replace(particles, **brought)
 
 
 def _tables(file: h5py.File) -> tuple[Particles, None]:
@@ -193,7 +194,7 @@ def _tables(file: h5py.File) -> tuple[Particles, None]:
     if "stars" not in file:
         known = "groups PartType4 (Illustris, TNG, EAGLE) or a table 'stars'"
         raise DataError(f"a galaxy's file needs {known}, got {', '.join(sorted(file)) or 'nothing'}")
-    kinds = {name: _table(file, name) for name in TABLES if name in file}
+    kinds: dict[str, Any] = {name: _table(file, name) for name in TABLES if name in file}
     number = file.attrs.get("id", -1)
     return Particles(**kinds, galaxy_id=int(np.ravel(number)[0]), source=f"table {Path(file.filename).name}"), None
 
@@ -275,9 +276,10 @@ class _Snapshot:
             to_unit, a, h = self.layout.units[unit]
         return to_unit * self.header.scale_factor**a * self.header.hubble**h
 
-    def kinds(self) -> Iterator[tuple[str, dict[str, FloatArray]]]:
-        for kind, group in GROUPS.items():
-            if group in self.file and len(self.file[group]):
+    def kinds(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for kind, name in GROUPS.items():
+            group = self.file.get(name, {})
+            if len(group) and ("Coordinates" not in group or len(group["Coordinates"])):
                 yield kind, self.kind(kind)
 
     def kind(self, kind: str) -> dict[str, FloatArray]:
@@ -303,7 +305,7 @@ def _snapshot(file: h5py.File) -> tuple[Particles, float]:
     wind = _add_stars(snapshot, kinds["stars"])
     if "gas" in kinds:
         _add_gas(snapshot, kinds["gas"])
-    made = {name: Kind(**values) for name, values in kinds.items() if name != "stars"}
+    made: dict[str, Any] = {name: Kind(**values) for name, values in kinds.items() if name != "stars"}
     stars, blown = _without_wind(kinds["stars"], wind)
     made["gas"] = blown if "gas" not in made else _joined(made["gas"], blown)
     name = snapshot.layout.name
@@ -342,7 +344,7 @@ def _without_wind(stars: dict[str, Any], wind: NDArray[np.bool_]) -> tuple[Kind,
     blown = Kind(everything.position[wind], everything.velocity[wind], everything.mass[wind],
                  potential=taken(everything.potential, wind), metallicity=taken(everything.metallicity, wind),
                  sfr=np.zeros(n), neutral_hydrogen=np.zeros(n))  # fmt: skip
-    kept = {name: taken(value, ~wind) for name, value in stars.items() if name != "magnitude"}
+    kept: dict[str, Any] = {name: taken(value, ~wind) for name, value in stars.items() if name != "magnitude"}
     return Kind(**kept, magnitude={band: value[~wind] for band, value in stars.get("magnitude", {}).items()}), blown
 
 
@@ -370,7 +372,7 @@ def _joined(first: Kind, second: Kind) -> Kind:
     """Both kinds; what one of them lacks is left out."""
     if not len(second):
         return first
-    names = ("potential", "metallicity", "sfr", "neutral_hydrogen")
+    names = ("position", "velocity", "mass", "potential", "metallicity", "sfr", "neutral_hydrogen")
     both = {name: (getattr(first, name), getattr(second, name)) for name in names}
-    return Kind(*(np.concatenate([getattr(first, name), getattr(second, name)]) for name in ("position", "velocity", "mass")),
-                **{name: np.concatenate(pair) for name, pair in both.items() if pair[0].size and pair[1].size})  # fmt: skip
+    joined: dict[str, Any] = {name: np.concatenate(pair) for name, pair in both.items() if pair[0].size and pair[1].size}
+    return Kind(**joined)

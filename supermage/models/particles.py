@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,8 +108,11 @@ class Particles:
 
     def moved(self, centre: FloatArray, velocity: FloatArray) -> Particles:
         """The galaxy seen from a centre (kpc) that moves with a velocity (km/s)."""
-        shifted = {name: replace(kind, position=kind.position - centre, velocity=kind.velocity - velocity)
-                   for name, kind in self.kinds.items() if len(kind)}  # fmt: skip
+        shifted: dict[str, Any] = {
+            name: replace(kind, position=kind.position - centre, velocity=kind.velocity - velocity)
+            for name, kind in self.kinds.items()
+            if len(kind)
+        }
         return replace(self, **shifted)
 
     def half_mass_radius(self) -> float:

@@ -227,6 +227,23 @@ def test_a_file_that_lacks_something(tmp_path: Path, change: Change, message: st
     assert "\n" not in str(caught.value) and "cutout.hdf5" in str(caught.value)
 
 
+def test_kinds_of_no_particles_are_left_out(tmp_path: Path) -> None:
+    def empty(file: h5py.File) -> None:
+        del file["PartType1"], file["PartType0"], file["PartType5"]
+        file["PartType0/Coordinates"] = np.empty((0, 3))
+        file.create_group("PartType5")
+
+    particles = read_particles(write(tmp_path / "cutout.hdf5", empty))
+    assert {name: len(kind) for name, kind in particles.kinds.items()} == {"stars": N, "dark_matter": 0, "gas": 0, "black_holes": 0}
+
+    def hollow(file: h5py.File) -> None:
+        del file["PartType4"]
+        file["PartType4/Coordinates"] = np.empty((0, 3))
+
+    with pytest.raises(DataError, match="needs stars, got an empty PartType4"):
+        read_particles(write(tmp_path / "cutout.hdf5", hollow))
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="need an HDF5 file, got none at"):
         read_particles(tmp_path / "absent.hdf5")
