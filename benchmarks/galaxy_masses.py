@@ -37,7 +37,11 @@ from supermage.models.gbdt_table import (
     scatter_of,
     with_colours,
 )
+from supermage.models.maps import make_maps
+from supermage.models.mock_galaxy import make_galaxy
 from supermage.models.mock_population import draw_population
+from supermage.models.particle_files import read_particles
+from supermage.models.particles import Particles
 from supermage.models.power_law import fit_power_law
 from supermage.models.splits import PAPER_TREE_SIZES, groups_of, paper_split, split_by_group
 from supermage.models.targets_of_table import targets_of_masses
@@ -66,6 +70,11 @@ GOALS = {
 """Scatter aimed at on the rows of TNG, dex."""
 
 RADIUS_ROWS = tuple(("default and radius", target) for target in ("log_mstar", "log_mtot", "log_mdm", "log_fstar", "log_fdm", "log_ml"))
+AXIS_LABELS = {
+    "log_mstar": r"$\log_{10}(M_*/M_\odot)$", "log_mtot": r"$\log_{10}(M_\mathrm{tot}/M_\odot)$",
+    "log_mdm": r"$\log_{10}(M_\mathrm{DM}/M_\odot)$", "log_fstar": r"$\log_{10}f_*$", "log_fdm": r"$\log_{10}f_\mathrm{DM}$",
+    "log_ml": r"$\log_{10}(M_*/L)$ ($M_\odot/L_\odot$)",
+}  # fmt: skip
 DEFAULT_ROWS = tuple(("default", target) for _, target in RADIUS_ROWS)
 COLOUR_ROWS = tuple(("one colour", target) for _, target in RADIUS_ROWS)
 
@@ -197,7 +206,7 @@ def draw_all(folder: Path, sample: Sample, sets: dict[str, tuple[str, ...]], kep
         figure.suptitle(sample.source)
         figure.savefig(folder / f"{name}_loss.png")
         features, targets = list(sets["default"]), list(sample.targets)
-        figure = new_figure(PAGE, PAGE)
+        figure = new_figure(PAGE, 6.3)
         matrix = correlation_matrix({**sample.columns, **sample.targets}, [*features, *targets])
         correlation(figure.subplots(), matrix, [*features, *targets], features=len(features)).set_title(sample.source)
         figure.savefig(folder / f"{name}_correlation.png")
@@ -211,22 +220,19 @@ def draw_predictions(path: Path, grid: list[list[Any]], kept: dict[Any, Any], *,
     for row, keys in enumerate(grid):
         for column, key in enumerate(keys):
             true, predicted, model = kept[key]
-            target = "log_mstar" if model is None else model.target
-            unit = "" if target.startswith("log_f") else r" ($M_\odot/L_\odot$)" if target == "log_ml" else r" ($M_\odot$)"
-            prediction(panels[row, column], true, predicted, label=symbol(target) + unit, gain=None if model is None else model.gain())
+            label = AXIS_LABELS["log_mstar" if model is None else model.target]
+            prediction(panels[row, column], true, predicted, label=label, gain=None if model is None else model.gain())
     figure.suptitle(title)
     figure.savefig(path)
 
 
-def draw_maps(path: Path, galaxy: Path) -> None:
+def draw_maps(path: Path, particles: Particles, title: str) -> None:
     """Figure 1: the maps of one galaxy."""
-    from supermage.models.maps import make_maps
-    from supermage.models.particle_files import read_particles
-
-    maps = make_maps(read_particles(galaxy), 2)
+    maps = make_maps(particles, 2)
     with journal_style():
-        figure = new_figure(PAGE, 2.5)
+        figure = new_figure(PAGE, 2.6)
         galaxy_maps(figure.subplots(1, 4), maps.r_image, maps.g_r, maps.mean_velocity, maps.dispersion, occupied=maps.occupied)
+        figure.suptitle(title)
         figure.savefig(path)
 
 
@@ -269,7 +275,7 @@ def main() -> None:
             if given.figures and first:
                 draw_all(given.figures, sample, GROUP_CATALOGUE_SETS, kept, name="tng")
     if given.figures and (galaxy := given.rows.with_name(GALAXY)).exists():
-        draw_maps(given.figures / "maps.png", galaxy)
+        draw_maps(given.figures / "tng_maps.png", read_particles(galaxy), "TNG100-1, subhalo 394242 (the file has no ages: one colour)")
     if given.galaxies:
         began = time.perf_counter()
         everything, kept_sample = mock_sample(given.galaxies, given.splits)
@@ -278,6 +284,8 @@ def main() -> None:
                           "leak": leak(everything, given.galaxies, given.splits), "seconds": time.perf_counter() - began}  # fmt: skip
         if given.figures:
             draw_all(given.figures, kept_sample, PAPER_SETS, kept, name="mock")
+            row = everything.table[int(np.argmin(np.abs(everything.targets["log_mstar"] - 10.5)))]
+            draw_maps(given.figures / "mock_maps.png", make_galaxy(row, n_star=100_000, n_gas=20_000, seed=1), "mock galaxy")
     result["seconds"] = {"all": time.perf_counter() - start}
     print(markdown(result) if given.markdown else json.dumps(result, indent=1))
 

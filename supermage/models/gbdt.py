@@ -212,7 +212,7 @@ def train_gbdt(
     return GBDT(
         text=_without_parameters(booster.model_to_string(num_iteration=-1)),
         features=names,
-        missing=tuple(name for name, gap in zip(names, np.isnan(features).any(axis=0).tolist(), strict=True) if gap),
+        missing=tuple(names[column] for column in np.flatnonzero(np.isnan(features).any(axis=0))),
         target=target_name,
         rows=len(target),
         rounds=rounds,

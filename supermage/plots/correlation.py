@@ -31,12 +31,12 @@ def correlation(axes: Axes, matrix: NDArray[np.floating], names: Sequence[str], 
     shown = np.where(np.tri(rows, dtype=bool), matrix, np.nan)
     picture = axes.imshow(shown, cmap=DIVERGING_MAP, vmin=-1.0, vmax=1.0, origin="upper")
     for row, column in np.argwhere(np.tri(rows, dtype=bool)):
-        value = matrix[row, column]
+        value = float(matrix[row, column])
         if not np.isfinite(value):
             axes.fill_between([column - 0.5, column + 0.5], row - 0.5, row + 0.5, color="0.85", linewidth=0)
         elif rows <= CROWDED and row != column:
-            axes.text(column, row, f"{value:.2f}".replace("-", "−"), ha="center", va="center", fontsize=min(7.0, 90.0 / rows),
-                      color="white" if abs(value) > 0.75 else "black")  # fmt: skip
+            words, ink = f"{round(value, 2) + 0.0:.2f}".replace("-", "−"), "white" if abs(value) > 0.75 else "black"
+            axes.text(column, row, words, ha="center", va="center", fontsize=min(7.0, 90.0 / rows), color=ink)
     if features is not None:
         edge = features - 0.5
         axes.plot([-0.5, edge], [edge, edge], color="black", linewidth=0.8)

@@ -48,33 +48,41 @@ def galaxy_maps(
 
     Notes
     -----
-    NaN, and what has neither light nor stars, is left grey; so is a dispersion of zero, that of a single star. Colour scales span 1 to 99 %
-    of what is left; that of the velocity is symmetric.
+    NaN, and what has neither light nor stars, is left grey; so is a dispersion of zero, that of a single star. The image's colour scale
+    ends at the peak; the others span 2 to 98 % of what is left, and that of the velocity is symmetric. A map of one value says so.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         light = np.log10(r_image / np.nanmax(r_image))
     bright = light >= -DECADES
     panels = (
-        (np.where(bright, light, np.nan), "log(r light / peak)", INTENSITY_MAP, False),
-        (np.where(bright, g_r, np.nan), "g − r (mag)", COLOUR_MAP, False),
-        (np.where(dispersion > 0 if occupied is None else occupied, mean_velocity, np.nan), "mean velocity (km/s)", DIVERGING_MAP, True),
-        (np.where(dispersion > 0, dispersion, np.nan), "dispersion (km/s)", WIDTH_MAP, False),
+        (np.where(bright, light, np.nan), "log(r light / peak)", INTENSITY_MAP),
+        (np.where(bright, g_r, np.nan), "g − r (mag)", COLOUR_MAP),
+        (np.where(dispersion > 0 if occupied is None else occupied, mean_velocity, np.nan), "mean velocity (km/s)", DIVERGING_MAP),
+        (np.where(dispersion > 0, dispersion, np.nan), "dispersion (km/s)", WIDTH_MAP),
     )
-    for number, (panel, (image, label, colours, symmetric)) in enumerate(zip(axes.flat, panels, strict=True)):
-        _panel(panel, image, label=label, colours=colours, symmetric=symmetric, half_width=half_width)
+    for number, (panel, (image, label, colours)) in enumerate(zip(axes.flat, panels, strict=True)):
+        limits = (-DECADES, 0.0) if colours == INTENSITY_MAP else _limits(image, symmetric=colours == DIVERGING_MAP)
+        _panel(panel, image, limits, label=label, colours=colours, half_width=half_width)
         panel.set_xlabel(f"x ({unit})")
         panel.tick_params(labelleft=number == 0)
     axes.flat[0].set_ylabel(f"y ({unit})")
     return axes
 
 
-def _panel(axes: Axes, image: NDArray[np.floating], *, label: str, colours: str, symmetric: bool, half_width: float) -> None:
-    """One map with its colour bar above."""
+def _limits(image: NDArray[np.floating], *, symmetric: bool) -> tuple[float, float]:
+    """Ends of a colour scale; equal where the map has one value, or none."""
     inside = image[np.isfinite(image)]
-    low, high = (float(edge) for edge in np.quantile(inside, [0.01, 0.99])) if inside.size else (0.0, 1.0)
-    if symmetric:
-        low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
-    if high <= low:
+    low, high = (float(edge) for edge in np.quantile(inside, [0.02, 0.98])) if inside.size else (0.0, 0.0)
+    reach = max(abs(low), abs(high))
+    return (-reach, reach) if symmetric else (low, high)
+
+
+def _panel(axes: Axes, image: NDArray[np.floating], limits: tuple[float, float], *, label: str, colours: str, half_width: float) -> None:
+    """One map with its colour bar above."""
+    low, high = limits
+    if high - low <= 1e-6 * abs(high):
+        words = f"{low:.3g} everywhere" if np.isfinite(image).any() else "none"
+        axes.annotate(words, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", fontsize=7)
         low, high = low - 0.5, high + 0.5
     extent = (-half_width, half_width, -half_width, half_width)
     picture = axes.imshow(image, extent=extent, origin="lower", cmap=colours, vmin=low, vmax=high, rasterized=True)

@@ -51,7 +51,7 @@ def prediction(
     low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
     margin = 0.04 * max(high - low, 1e-6)
     limits = (low - margin, high + margin)
-    axes.plot(x, y, ".", color=colour, markersize=1.6, markeredgewidth=0, alpha=0.5, rasterized=True)
+    axes.plot(x, y, ".", color=colour, markersize=2.4, markeredgewidth=0, alpha=0.6, rasterized=True)
     axes.plot(limits, limits, color=TRUTH, linewidth=0.9)
     if len(x) >= FEW:
         _contours(axes, x, y - x)
@@ -59,7 +59,7 @@ def prediction(
     axes.locator_params(nbins=5)
     _residuals(axes.inset_axes((0.66, 0.1, 0.31, 0.27)), y - x, unit=unit, colour=colour)
     if gain is not None:
-        inset = feature_gain(axes.inset_axes((0.14, 0.66, 0.27, 0.31)), gain, most=GAIN_BARS, colour="0.6", size=5.5)
+        inset = feature_gain(axes.inset_axes((0.14, 0.655, 0.27, 0.28)), gain, most=GAIN_BARS, colour="0.6", size=5.5)
         inset.set(xticks=[], xlabel="")
         inset.set_title("share of gain", fontsize=5.5, pad=1.5)
         inset.patch.set_alpha(0.0)
@@ -72,14 +72,14 @@ def _contours(axes: Axes, x: NDArray[np.float64], left: NDArray[np.float64]) -> 
     reach = np.quantile(np.abs(left), 0.99) * 1.5 + 1e-9
     edges = np.linspace(x.min(), x.max(), CELLS + 1), np.linspace(-reach, reach, CELLS + 1)
     counts, *_ = np.histogram2d(x, left, bins=edges)
-    counts = gaussian_filter(np.pad(counts, 6), CELLS / 25.0)
+    counts = gaussian_filter(np.pad(counts, 6), CELLS / 20.0)
     across, along = (_centres(edge, 6) for edge in (edges[1], edges[0]))
     ordered = np.sort(counts.ravel())[::-1]
     total = np.cumsum(ordered) / ordered.sum()
     levels = [float(ordered[np.searchsorted(total, share)]) for share in SHARES]
     true, residual = np.meshgrid(along, across, indexing="ij")
     if all(second > first for first, second in pairwise(levels)):
-        axes.contour(true, true + residual, counts, levels=levels, colors="black", linewidths=0.6)
+        axes.contour(true, true + residual, counts, levels=levels, colors="0.15", linewidths=0.5)
 
 
 def _centres(edges: NDArray[np.float64], more: int) -> NDArray[np.float64]:
@@ -95,7 +95,8 @@ def _residuals(axes: Axes, left: NDArray[np.float64], *, unit: str, colour: str)
     axes.hist(np.clip(left, mean - reach, mean + reach), bins=32, range=(mean - reach, mean + reach), color=colour, alpha=0.55, linewidth=0)
     for edge in (mean - sigma, mean + sigma):
         axes.axvline(edge, color=TRUTH, linewidth=0.7, linestyle="--")
-    axes.set_title(f"{mean:.2f} ± {sigma:.3f} {unit}".replace("-", "−"), fontsize=6, pad=2)
+    # rounded before it is written, or a small negative mean is "-0.00"
+    axes.set_title(f"{round(mean, 2) + 0.0:.2f} ± {sigma:.3f} {unit}".replace("-", "−"), fontsize=6, pad=2)
     axes.set(yticks=[], xlim=(mean - reach, mean + reach))
     axes.locator_params(axis="x", nbins=3)
     axes.tick_params(labelsize=5.5, length=2, top=False, right=False)

@@ -40,6 +40,7 @@ def test_the_image_is_the_logarithm_of_light_over_peak(axes):
     galaxy_maps(axes, 1e7 * light, *others)
     image = np.ma.getdata(axes[0].images[0].get_array())
     assert np.nanmax(image) == pytest.approx(0.0)
+    assert axes[0].images[0].get_clim() == (-4.0, 0.0)
     assert image[24, 40] == pytest.approx(np.log10(light[24, 40] / light.max()))
 
 
@@ -48,7 +49,7 @@ def test_velocities_are_symmetric_about_zero_with_the_receding_side_red(axes):
     galaxy_maps(axes, light, colour, velocity + 20.0, dispersion)
     low, high = axes[2].images[0].get_clim()
     assert low == -high
-    assert high == pytest.approx(np.quantile((velocity + 20.0)[dispersion > 0], 0.99))
+    assert high == pytest.approx(np.quantile((velocity + 20.0)[dispersion > 0], 0.98))
     red, _, blue, _ = axes[2].images[0].cmap(0.99)
     assert red > blue
 
@@ -66,4 +67,12 @@ def test_maps_without_stars_are_drawn_empty(axes):
     light, colour, velocity, dispersion = disc()
     galaxy_maps(axes, light, colour, velocity, np.zeros_like(dispersion))
     assert blank(axes[3]).all()
+    assert [text.get_text() for text in axes[3].texts] == ["none"]
     axes[0].figure.canvas.draw()
+
+
+def test_one_colour_everywhere_is_said(axes):
+    light, _, velocity, dispersion = disc()
+    galaxy_maps(axes, light, np.full_like(light, 0.7), velocity, dispersion)
+    assert [text.get_text() for text in axes[1].texts] == ["0.7 everywhere"]
+    assert not axes[3].texts

@@ -34,6 +34,14 @@ def test_the_inset_says_mean_and_scatter(axes):
     assert sum(bar.get_height() for bar in inset.patches) == 3000
 
 
+def test_a_small_negative_mean_is_no_negative_zero(axes):
+    prediction(axes, TRUE, TRUE - 0.001, label="m")
+    assert axes.child_axes[0].get_title() == "0.00 ± 0.000 dex"
+    other = new_figure(3, 3).subplots()
+    prediction(other, TRUE, TRUE - 0.1, label="m")
+    assert other.child_axes[0].get_title() == "−0.10 ± 0.000 dex"
+
+
 def test_contours_hold_the_shares_that_they_are_drawn_for(axes):
     """Counted point by point; 4 sigma of a binomial, and 0.03 for the smoothing."""
     from matplotlib.path import Path
