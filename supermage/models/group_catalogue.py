@@ -92,16 +92,16 @@ def read_group_catalogue(
             part["_row"] = offset + np.arange(length, dtype=np.float64)
             first_of_group.append(first)
             offset, groups = offset + length, groups + len(first)
-            keep = part.get("m_star_total", np.full(length, np.inf)) >= least_stellar_mass
+            keep = np.nan_to_num(part.get("m_star_total", np.full(length, np.inf))) >= least_stellar_mass
             parts.append({name: value[keep] for name, value in part.items()})
     except (OSError, KeyError, ValueError, IndexError) as error:
         said = " ".join(str(error).split())[:160]
         raise DataError(f"{piece}: a group catalogue must be complete and in its native layout, got: {said}") from None
-    names = set.intersection(*(set(part) for part in parts if len(part["_row"]))) if offset else set()
-    column = {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
-    if not names or not len(column["_row"]):
+    parts = [part for part in parts if len(part["_row"])]
+    if not parts:
         wanted = f"at least one galaxy of {least_stellar_mass:g} Msun"
         raise DataError(f"{path}: a group catalogue must hold {wanted}, got none of {offset} subhaloes")
+    column = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if all(name in part for part in parts)}
     row = column.pop("_row").astype(np.int64)
     if mass_30kpc is not None:
         column["m_star_30kpc"] = _supplement(mass_30kpc, offset, _hubble(pieces[0]))[row]

@@ -64,8 +64,8 @@ def split_by_group(group: NDArray[Any], fractions: Sequence[float], seed: int) -
 
     The part of a group follows from its number and the seed alone: it is the same whichever rows are present, in whatever order, after
     whatever cuts. The price is that fractions of rows are met on average only: their standard deviation is about
-    ``sqrt(f (1 - f) sum n^2) / sum n`` with n the groups' sizes, and half of that where the groups' numbers follow their mass, as in TNG and
-    EAGLE (0.018 on the 5377 reference rows of TNG); :attr:`Split.fractions` says what came out.
+    ``sqrt(f (1 - f) sum n^2) / sum n`` with n the groups' sizes, and half of that where the groups' numbers follow their mass, as in TNG
+    and EAGLE (0.018 on the 5377 reference rows of TNG); :attr:`Split.fractions` says what came out.
 
     Parameters
     ----------

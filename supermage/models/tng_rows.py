@@ -84,4 +84,4 @@ def read_tng_rows(path: str | Path, *, cosmological: bool = False) -> Table:
     table["flag"], table["central"] = np.asarray(raw["flag"], dtype=bool), np.asarray(raw["central"], dtype=bool)
     if cosmological:
         table = table[table["flag"]]
-    return canonical(table, columns=RENAMED | {"r_hsm": "r_hsm"})
+    return canonical(table, columns=RENAMED)

@@ -265,7 +265,7 @@ def test_all_formats_give_the_same(tmp_path: Path) -> None:
         assert [len(piece) for piece in pieces] == [7, 7, 7, 4]
         got = np.concatenate([check_features(piece, names) for piece in pieces])
         assert np.array_equal(got, check_features(whole, names), equal_nan=True), name
-        assert sum((piece["name"].tolist() for piece in pieces), []) == whole["name"].tolist(), name
+        assert [item for piece in pieces for item in piece["name"]] == whole["name"].tolist(), name
 
 
 def test_a_sorted_file_is_not_refused_in_the_middle(tmp_path: Path) -> None:
