@@ -27,6 +27,7 @@ from supermage.models.cnn_data import Batches, Inputs, Rows, scaling_of, split_r
 from supermage.models.columns import TARGETS
 from supermage.models.devices import Precision, find_devices
 from supermage.models.map_store import MapStore
+from supermage.models.mock_maps import MockMaps, make_mock_maps
 from supermage.models.resnet import SMALLEST_MAP, MultiBranchResNet
 from supermage.models.training import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
 from supermage.progress import Progress, SilentProgress
@@ -51,7 +52,8 @@ class Options(Section):
     ``decay``: ``paper`` multiplies the learning rate with cos(n / 200), n being the epoch and the angle in radians, as printed: the last of
     200 epochs still has 0.54 of the first one's rate; ``cosine`` lets it fall to nothing; ``none`` keeps it. ``turn``: maps turned by
     multiples of 90 degrees and mirrored at random. ``fractions``: of groups for training, validation, calibration and test.
-    ``split = "paper"`` divides projections as the paper did, and leaks. ``memory``: GB of maps held.
+    ``split = "paper"`` divides projections as the paper did, and leaks. ``memory``: GB of maps held. ``mock``: what maps to generate first,
+    where ``maps`` does not hold them yet.
     """
 
     maps: str
@@ -70,6 +72,7 @@ class Options(Section):
     fractions: tuple[float, float, float, float] = (0.6, 0.12, 0.13, 0.15)
     precision: Precision = "auto"
     memory: Annotated[float, Field(ge=0)] = 8.0
+    mock: MockMaps | None = None
 
     @field_validator("targets")
     @classmethod
@@ -321,9 +324,11 @@ def scatter_of(cnn: CNN, store: MapStore, inputs: Inputs, rows: Rows, truth: NDA
     return {name: {"mean": float(item.mean()), "sigma": float(item.std()), "rows": len(item)} for name, item in missed.items()}
 
 
-def build(recipe: Recipe) -> CNNTraining:
-    """The problem of a recipe with ``kind = "galaxy-cnn"``."""
+def build(recipe: Recipe, *, progress: Progress | None = None) -> CNNTraining:
+    """The problem of a recipe with ``kind = "galaxy-cnn"``; makes the maps first where the recipe says how."""
     options = read_options(recipe)
+    if options.mock is not None:
+        make_mock_maps(recipe.path(options.maps), options.mock, progress=progress)
     return CNNTraining(options, recipe.train.seed if recipe.train else 1, MapStore(recipe.path(options.maps)))
 
 
@@ -335,8 +340,8 @@ def train_cnn(recipe: Recipe, *, progress: Progress | None = None) -> Path:
     checkpoint = recipe.path("products") / "checkpoint.safetensors"
     fingerprint = hashlib.sha256(recipe.train.model_dump_json().encode()).hexdigest()
     stored = read_checkpoint(checkpoint, fingerprint)
+    problem = build(recipe, progress=progress)
     progress.start("reading maps", None)
-    problem = build(recipe)
     progress.done(", ".join(f"{name} {len(rows)}" for name, rows in problem.parts.items()))
     with problem.store:
         problem.run(checkpoint, fingerprint, stored, progress=progress)
