@@ -215,7 +215,7 @@ def draw_all(folder: Path, sample: Sample, sets: dict[str, tuple[str, ...]], kep
 def draw_predictions(path: Path, grid: list[list[Any]], kept: dict[Any, Any], *, title: str) -> None:
     """Panels of predicted against true values, one for each key."""
     rows, columns = len(grid), len(grid[0])
-    figure = new_figure(PAGE / 2 * columns, PAGE / 2 * rows)
+    figure = new_figure(PAGE / 2 * columns + 0.3, PAGE / 2 * rows)
     panels = figure.subplots(rows, columns, squeeze=False)
     for row, keys in enumerate(grid):
         for column, key in enumerate(keys):

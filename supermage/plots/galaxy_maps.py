@@ -13,7 +13,8 @@ from supermage.plots.style import DIVERGING_MAP, INTENSITY_MAP, WIDTH_MAP
 COLOUR_MAP = "inferno"
 DECADES = 4.0
 """The image is shown from its peak down to this many powers of ten."""
-BLANK = "#e8e8e8"
+BLANK = "white"
+"""Not the grey of a velocity of zero."""
 
 
 def galaxy_maps(
@@ -48,7 +49,7 @@ def galaxy_maps(
 
     Notes
     -----
-    NaN, and what has neither light nor stars, is left grey; so is a dispersion of zero, that of a single star. The image's colour scale
+    NaN, and what has neither light nor stars, is left blank; so is a dispersion of zero, that of a single star. The image's colour scale
     ends at the peak; the others span 2 to 98 % of what is left, and that of the velocity is symmetric. A map of one value says so.
     """
     with np.errstate(divide="ignore", invalid="ignore"):

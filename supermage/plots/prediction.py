@@ -18,6 +18,8 @@ SHARES = (0.9, 0.6, 0.3)
 CELLS = 60
 FEW = 100
 """With fewer points no contours are drawn."""
+PLAIN = 2000
+"""More points than these are drawn fainter."""
 GAIN_BARS = 5
 
 
@@ -51,7 +53,8 @@ def prediction(
     low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
     margin = 0.04 * max(high - low, 1e-6)
     limits = (low - margin, high + margin)
-    axes.plot(x, y, ".", color=colour, markersize=2.4, markeredgewidth=0, alpha=0.6, rasterized=True)
+    faint = 0.6 * min(1.0, float(np.sqrt(PLAIN / max(len(x), 1))))
+    axes.plot(x, y, ".", color=colour, markersize=2.4, markeredgewidth=0, alpha=faint, rasterized=True)
     axes.plot(limits, limits, color=TRUTH, linewidth=0.9)
     if len(x) >= FEW:
         _contours(axes, x, y - x)
