@@ -28,8 +28,10 @@ def smoothing_radii(position: FloatArray, neighbours: int = NEIGHBOURS) -> Float
     number = min(neighbours, len(position) - 1)
     if number < 1:
         return np.zeros(len(position))
-    tree = cKDTree(position, balanced_tree=False)
-    return tree.query(position, k=[number + 1])[0][:, 0]
+    tree = cKDTree(position, compact_nodes=False)
+    radius = np.empty(len(position))
+    radius[tree.indices] = tree.query(position[tree.indices], k=[number + 1])[0][:, 0]  # in the tree's order: three times faster
+    return radius
 
 
 def projected_kernel(radius: FloatArray) -> FloatArray:
@@ -82,16 +84,16 @@ def smoothed_images(position: FloatArray, values: FloatArray, radius: FloatArray
 
 @functools.cache
 def _kernel_table() -> FloatArray:
-    """The projected kernel at even steps of r^2, between which it is taken as linear: of unit integral as such."""
+    """The projected kernel at even steps of r^2, linear between them and of unit integral as such; one zero more at its end."""
     table = projected_kernel(np.sqrt(np.arange(_KNOTS + 1) / _KNOTS))
-    return table / (np.pi * (table[:-1] + table[1:]).sum() / (2 * _KNOTS))
+    return np.append(table / (np.pi * (table[:-1] + table[1:]).sum() / (2 * _KNOTS)), 0.0)
 
 
 @numba.njit(nogil=True)
 def _deposit(place: FloatArray, values: FloatArray, radius: FloatArray, table: FloatArray, pixels: int) -> FloatArray:
     """Deposit in units of pixels; see `smoothed_images`."""
     image = np.zeros((len(values), pixels, pixels))
-    scratch = np.empty(1)
+    scratch = np.empty(pixels)
     for index in range(len(radius)):
         x, y, reach = place[index, 0], place[index, 1], radius[index]
         if x + reach <= 0.0 or y + reach <= 0.0 or x - reach >= pixels or y - reach >= pixels:
@@ -107,7 +109,7 @@ def _deposit(place: FloatArray, values: FloatArray, radius: FloatArray, table: F
             continue
         inside = x >= reach and y >= reach and x + reach <= pixels and y + reach <= pixels
         if reach > _WIDE and not inside:
-            _add_wide(image, values, table, index, x, y, reach)
+            _add_wide(image, values, table, scratch, index, x, y, reach)
         else:
             side = int(2.0 * reach * fine) + 2
             if side * side > len(scratch):
@@ -117,55 +119,78 @@ def _deposit(place: FloatArray, values: FloatArray, radius: FloatArray, table: F
 
 
 @numba.njit(nogil=True)
+def _row_span(row: int, x: float, y: float, reach: float) -> tuple[int, int]:
+    """First column whose centre lies within reach in a row, and the first beyond."""
+    span = np.sqrt(max(reach * reach - (row + 0.5 - y) ** 2, 0.0))
+    return int(np.ceil(x - span - 0.5)), int(np.floor(x + span - 0.5)) + 1
+
+
+@numba.njit(nogil=True)
+def _weigh(
+    weights: FloatArray, at: int, first: int, last: int, square: float, x: float, scale: float, table: FloatArray
+) -> float:  # fmt: skip
+    """Kernel values along a row, of which ``square`` is the distance in y squared, from ``at`` on; their sum."""
+    total = 0.0
+    for column in range(first, last):
+        dx = column + 0.5 - x
+        place = (dx * dx + square) * scale
+        knot = int(place)
+        weight = table[knot] + (place - knot) * (table[knot + 1] - table[knot])
+        weights[at + column - first] = weight
+        total += weight
+    return total
+
+
+@numba.njit(nogil=True)
 def _add(
     image: FloatArray, values: FloatArray, table: FloatArray, scratch: FloatArray,
     index: int, x: float, y: float, reach: float, fine: int,
 ) -> None:  # fmt: skip
     """Add a particle, all lengths in steps of its lattice; the sum over the lattice first."""
-    pixels = image.shape[1]
-    first_x, last_x = int(np.ceil(x - reach - 0.5)), int(np.floor(x + reach - 0.5))
-    first_y, last_y = int(np.ceil(y - reach - 0.5)), int(np.floor(y + reach - 0.5))
-    knots = len(table) - 1
-    scale = knots / (reach * reach)
+    size = image.shape[1] * fine
+    first_y, last_y = int(np.ceil(y - reach - 0.5)), int(np.floor(y + reach - 0.5)) + 1
+    scale = (len(table) - 2) / (reach * reach)
     total, at = 0.0, 0
-    for row in range(first_y, last_y + 1):
-        dy = row + 0.5 - y
-        for column in range(first_x, last_x + 1):
-            dx = column + 0.5 - x
-            place = (dx * dx + dy * dy) * scale
-            weight = 0.0
-            if place < knots:
-                knot = int(place)
-                weight = table[knot] + (place - knot) * (table[knot + 1] - table[knot])
-            scratch[at] = weight
-            total += weight
-            at += 1
-    width = last_x - first_x + 1
-    for row in range(max(first_y, 0), min(last_y + 1, pixels * fine)):
-        start = (row - first_y) * width - first_x
-        for k in range(len(values)):
-            share = values[k, index] / total
-            for column in range(max(first_x, 0), min(last_x + 1, pixels * fine)):
-                image[k, row // fine, column // fine] += share * scratch[start + column]
+    for row in range(first_y, last_y):
+        first, last = _row_span(row, x, y, reach)
+        total += _weigh(scratch, at, first, last, (row + 0.5 - y) ** 2, x, scale, table)
+        at += max(last - first, 0)
+    at = 0
+    for row in range(first_y, last_y):
+        first, last = _row_span(row, x, y, reach)
+        if 0 <= row < size:
+            left, right = max(first, 0), min(last, size)
+            weights = scratch[at + left - first : at + max(right, left) - first]
+            for k in range(len(values)):
+                share = values[k, index] / total
+                if fine == 1:
+                    line = image[k, row, left : max(right, left)]
+                    for column in range(len(weights)):
+                        line[column] += share * weights[column]
+                else:
+                    line = image[k, row // fine]
+                    for column in range(len(weights)):
+                        line[(left + column) // fine] += share * weights[column]
+        at += max(last - first, 0)
 
 
 @numba.njit(nogil=True)
-def _add_wide(image: FloatArray, values: FloatArray, table: FloatArray, index: int, x: float, y: float, reach: float) -> None:
+def _add_wide(
+    image: FloatArray, values: FloatArray, table: FloatArray, scratch: FloatArray,
+    index: int, x: float, y: float, reach: float,
+) -> None:  # fmt: skip
     """Add a particle whose kernel is so smooth on the pixels that its sum over them is its integral, to 1e-8."""
     pixels = image.shape[1]
-    knots = len(table) - 1
-    scale = knots / (reach * reach)
+    scale = (len(table) - 2) / (reach * reach)
     for row in range(max(int(np.ceil(y - reach - 0.5)), 0), min(int(np.floor(y + reach - 0.5)) + 1, pixels)):
-        dy = row + 0.5 - y
-        span = np.sqrt(max(reach * reach - dy * dy, 0.0))
-        for column in range(max(int(np.ceil(x - span - 0.5)), 0), min(int(np.floor(x + span - 0.5)) + 1, pixels)):
-            dx = column + 0.5 - x
-            place = (dx * dx + dy * dy) * scale
-            if place < knots:
-                knot = int(place)
-                weight = (table[knot] + (place - knot) * (table[knot + 1] - table[knot])) / (reach * reach)
-                for k in range(len(values)):
-                    image[k, row, column] += values[k, index] * weight
+        first, last = _row_span(row, x, y, reach)
+        left, right = max(first, 0), min(last, pixels)
+        _weigh(scratch, 0, left, right, (row + 0.5 - y) ** 2, x, scale, table)
+        for k in range(len(values)):
+            share = values[k, index] / (reach * reach)
+            line = image[k, row, left : max(right, left)]
+            for column in range(len(line)):
+                line[column] += share * scratch[column]
 
 
 def rebinned(image: FloatArray, pixels: int) -> NDArray[np.float64]:
