@@ -2,7 +2,7 @@
 
 Galaxies a second as rows of a catalogue and as particles; medians and scatters (half of the central 68 %) of relations with stellar mass,
 mock and TNG, in bins of log10 M*; the same in one figure with ``--figure FILE``. The rows are those of the reference data that are of
-cosmological origin and have dark matter; the mock galaxies are drawn from `supermage.models.mock_relations.GROUPS`, since the rows are of the
+cosmological origin and have dark matter; the mock galaxies are drawn from `supermage.models.mock_relations.GROUPS`, for the rows are of the
 most massive groups of the box.
 """
 
