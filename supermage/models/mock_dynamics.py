@@ -165,6 +165,12 @@ class Galaxy:
         outside = np.concatenate([np.cumsum(steps[::-1])[::-1], [0.0]])
         return -outside - GRAVITY * mass[-1] / radius[-1]
 
+    @cached_property
+    def _log_spherical_mass(self) -> tuple[FloatArray, FloatArray]:
+        """Logarithms of radius and of the spherical mass without the black hole."""
+        mass = self.spherical_mass(self.radius) - self.model.black_hole_mass[0]
+        return np.log(self.radius), np.log(np.maximum(mass, 1e-300))
+
     def potential(self, position: FloatArray) -> FloatArray:
         """Specific potential energy, (km/s)^2, at positions (n, 3) in kpc, the discs in the plane z = 0."""
         around, above = np.hypot(position[:, 0], position[:, 1]), position[:, 2]
@@ -180,7 +186,8 @@ class Galaxy:
         """Acceleration, (km/s)^2 / kpc, at positions (n, 3) in kpc."""
         around, above = np.hypot(position[:, 0], position[:, 1]), position[:, 2]
         distance = np.maximum(np.hypot(around, above), 1e-12)
-        value = -position * (GRAVITY * self.spherical_mass(distance) / distance**3)[:, None]
+        inside = np.exp(np.interp(np.log(distance), *self._log_spherical_mass)) + self.model.black_hole_mass[0]
+        value = -position * (GRAVITY * inside / distance**3)[:, None]
         for disc in self.discs:
             if disc.mass:
                 outward, upward = disc.gradient(around, above)
