@@ -134,7 +134,7 @@ def _one_row(estimator: MassEstimator) -> tuple[torch.Tensor, torch.Tensor]:
 
 def same_sphere_width(data: Path, ratio: np.ndarray) -> float:
     """Mean over EAGLE's spheres of the 95 % range of f_dm among TNG galaxies above 1e10 Msun, within similar spheres."""
-    sample = read_shared_sample(data / ROWS, copies=20, seed=11, least_stellar_mass=1e10)
+    sample = read_shared_sample(data / ROWS, copies=20, seed=11, discrepancy=0.0, least_stellar_mass=1e10)
     fraction, log_ratio = sample.dark / sample.total, np.log10(sample.columns["aperture_ratio"])
     widths = []
     for value in np.clip(np.log10(ratio), log_ratio.min() + 0.06, log_ratio.max() - 0.06):

@@ -43,7 +43,7 @@ _LN10 = math.log(10.0)
 
 def log_sum(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """``l(u) = log10(1 + 10^u)``, without overflow."""
-    return torch.nn.functional.softplus(_LN10 * value) / _LN10
+    return torch.logaddexp(_LN10 * value, torch.zeros((), dtype=value.dtype)) / _LN10
 
 
 def log_difference(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

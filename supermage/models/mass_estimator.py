@@ -169,7 +169,8 @@ class MassEstimator:
         """The density of standardised features, without a warning."""
         score = self.region.score(standard)
         unknown = np.isnan(standard[:, [self.space.names.index(name) for name in self.needs]]).all(axis=1)
-        weight = population_weight(np.where(unknown, np.nan, score))
+        score[unknown] = np.nan
+        weight = population_weight(score)
         inputs = self.space.inputs(standard)
         anchored = self.anchor.latents(inputs, num_threads=num_threads)
         seen = torch.from_numpy(self.anchor.network_inputs(inputs, anchored))

@@ -178,7 +178,7 @@ class MassPrior(Distribution):
     log_light
         log10 of the r-band light that ``log_ml`` divides by, Lsun, shape (*batch,); NaN where unknown.
     out_of_distribution
-        Score of each row, shape (*batch,): at most 1 inside the training set.
+        Score of each row, shape (*batch,): at most 1 inside the training set; NaN for a row of which the model knows nothing.
     source
         Model and version.
 

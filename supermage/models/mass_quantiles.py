@@ -51,16 +51,16 @@ def fast_quantiles(prior: MassPrior, name: str, probabilities: Sequence[float]) 
     nodes = hermite_nodes()
     for first in range(0, len(prior), ROWS):
         rows = slice(first, first + ROWS)
-        line = line_of_target(name, prior.mixture.map(lambda tensor, axes, rows=rows: tensor[rows]), prior.log_light[rows], nodes=nodes)
+        piece = prior[rows]
+        line = line_of_target(name, piece.mixture, piece.log_light, nodes=nodes)
         result[rows] = _solved(line, goal).T.numpy()
     return result
 
 
 def _solved(line: LineMixture, goal: Tensor) -> Tensor:
     """Quantiles, shape (probability, row)."""
-    centre, spread = _rough_moments(line)
-    value = centre + spread * torch.special.ndtri(goal)[:, None]
-    low, high = (item.expand(value.shape).clone() for item in line.bracket())
+    low, high = (item.expand(len(goal), -1).clone() for item in line.bracket())
+    value = line.rough_quantile(goal[:, None].expand(low.shape))
     value = torch.minimum(torch.maximum(value, low), high)
     for number in range(ROUNDS):
         below, density = line.cdf_and_density(value)
@@ -77,10 +77,3 @@ def _solved(line: LineMixture, goal: Tensor) -> Tensor:
         value[:, bad] = line.rows(bad).quantile(goal[:, None])
     return value
 
-
-def _rough_moments(line: LineMixture) -> tuple[Tensor, Tensor]:
-    """Mean and spread of the components' own middles and spreads, through the link."""
-    weight = torch.exp(line.log_weight)
-    middle, upper = (line.outward(line.location + sign * line.spread) for sign in (0.0, 1.0))
-    centre = (weight * middle).sum(-1)
-    return centre, torch.sqrt((weight * ((middle - centre[..., None]) ** 2 + (upper - middle) ** 2)).sum(-1))

@@ -23,8 +23,8 @@ TNG_SOURCE = "TNG100-1, z = 0 (Nelson et al. 2019; kinematic decompositions of J
 CATALOGUE_RADIUS = 30.0
 """kpc: sphere in which EAGLE's public tables count stars and gas."""
 
-INNER_SLOPE = {"star": 1.2, "dm": 1.8, "gas": 2.0}
-"""d ln M(<r) / d ln r within the innermost radius at which a mass is known: no more is known there."""
+INNER_SLOPE = {"star": (0.9, 1.5), "dm": (1.5, 2.1), "gas": (1.7, 2.3)}
+"""d ln M(<r) / d ln r within the innermost radius at which a mass is known, drawn uniformly: no more is known there."""
 
 
 @dataclass(frozen=True)
@@ -121,14 +121,18 @@ def read_tng_sample(path: Path, *, aperture: str = "1rhsm") -> Sample:
 
 
 def read_shared_sample(
-    path: Path, *, copies: int, seed: int, ratios: tuple[float, float] = (0.15, 6.0), least_stellar_mass: float = 5e9
+    path: Path, *, copies: int, seed: int, discrepancy: float, ratios: tuple[float, float] = (0.15, 6.0), least_stellar_mass: float = 5e9
 ) -> Sample:
     """Galaxies of TNG100-1 as EAGLE's public tables would list them, with the masses within a sphere of any multiple of R50.
 
     Stars and gas are counted within 30 kpc and R50 holds half of those stars, from masses within R_hsm, 2 R_hsm, the radius of the largest
     circular velocity and the half-mass radii, interpolated in ln M against ln r. Each galaxy comes several times, with spheres drawn
     log-uniformly in units of its R50 (column ``aperture_ratio``): all copies are of one group and so on one side of a split. Within the
-    innermost known radius, mostly R_hsm, the profiles go on with :data:`INNER_SLOPE`: a guess.
+    innermost known radius, mostly R_hsm, the profiles go on with a slope drawn from :data:`INNER_SLOPE`.
+
+    Other simulations have other dark masses inside galaxies of the same stars, for haloes contract and expand with the physics of gas and
+    feedback: ``discrepancy`` moves the dark mass of every galaxy by a normal number, so that densities trained and calibrated on such
+    rows do not claim to know another simulation as well as TNG.
 
     Parameters
     ----------
@@ -137,7 +141,9 @@ def read_shared_sample(
     copies
         Spheres for each galaxy.
     seed
-        Of the spheres.
+        Of spheres, slopes and dark masses.
+    discrepancy
+        Standard deviation, dex, of what the dark mass of a galaxy is moved by, in all its spheres alike.
     ratios
         Least and largest multiple of R50.
     least_stellar_mass
@@ -151,14 +157,15 @@ def read_shared_sample(
     raw = read_raw(path)
     rows = {name: np.asarray(raw[name], dtype=np.float64) for name in raw.colnames if raw[name].dtype.kind in "iuf"}
     flag = np.asarray(raw["flag"], dtype=bool)
-    profiles = {kind: _Profile(rows, kind) for kind in INNER_SLOPE}
+    generator = np.random.default_rng(seed)
+    profiles = {kind: _Profile(rows, kind, generator.uniform(*INNER_SLOPE[kind], len(flag))) for kind in INNER_SLOPE}
     within = np.full(len(flag), CATALOGUE_RADIUS)
     stars, gas = (np.minimum(profiles[kind].mass(within), rows[f"m_{kind}_sub"]) for kind in ("star", "gas"))
     r50 = profiles["star"].radius(0.5 * stars)
     kept = flag & (stars > least_stellar_mass)
-    generator = np.random.default_rng(seed)
-    ratio = np.exp(generator.uniform(*np.log(ratios), (copies, len(flag))))
+    ratio = np.exp(generator.uniform(np.log(ratios[0]), np.log(ratios[1]), (copies, len(flag))))
     found = {kind: np.stack([profile.mass(item * r50) for item in ratio]) for kind, profile in profiles.items()}
+    found["dm"] = found["dm"] * 10.0 ** (discrepancy * generator.standard_normal(len(flag)))
     inner = np.where(ratio * r50 > rows["r_hsm"], 1.0, ratio * r50 / rows["r_hsm"])
     found["bh"] = rows["m_bh_1rhsm"] * np.minimum(inner * 1e3, 1.0)
     pick = {kind: value[:, kept].ravel() for kind, value in found.items()}
@@ -168,14 +175,15 @@ def read_shared_sample(
     return Sample(
         {**{name: np.tile(value[kept], copies) for name, value in columns.items()}, "aperture_ratio": ratio[:, kept].ravel()},
         pick["star"], sum(pick.values(), np.zeros(kept.sum() * copies)), pick["dm"], np.tile(rows["GrNr"][kept], copies).astype(np.int64),
-        np.full(kept.sum() * copies, np.nan), "ratio", f"{TNG_SOURCE}, as EAGLE's tables would list it", cuts,
+        np.full(kept.sum() * copies, np.nan), "ratio",
+        f"{TNG_SOURCE}, as EAGLE's tables would list it; dark masses moved at random by {discrepancy:g} dex", cuts,
     )  # fmt: skip
 
 
 class _Profile:
     """Mass of one kind within spheres, for all rows: straight lines in ln M against ln r between what is known."""
 
-    def __init__(self, rows: dict[str, FloatArray], kind: str) -> None:
+    def __init__(self, rows: dict[str, FloatArray], kind: str, slope: FloatArray) -> None:
         radii = rows["r_hsm"], 2.0 * rows["r_hsm"], rows["r_vmax"]
         known = [(radius, rows[f"m_{kind}_{name}"]) for radius, name in zip(radii, ("1rhsm", "2rhsm", "rmax"), strict=True)]
         half = {"dm": "r_hdm", "gas": "r_hgas"}.get(kind)
@@ -190,7 +198,7 @@ class _Profile:
         self._radius = np.take_along_axis(log_radius, order, axis=1)
         self._mass = np.maximum.accumulate(np.take_along_axis(log_mass, order, axis=1), axis=1)
         self._count = good.sum(axis=1)
-        self._slope = INNER_SLOPE[kind]
+        self._slope = slope
 
     def mass(self, radius: FloatArray) -> FloatArray:
         """Msun within a radius (kpc) for each row; 0 where there is none of the kind."""
@@ -200,11 +208,11 @@ class _Profile:
         """Radius (kpc) that holds a mass (Msun)."""
         return self._read(np.log(mass), self._mass, self._radius, 1.0 / self._slope)
 
-    def _read(self, at: FloatArray, x: FloatArray, y: FloatArray, slope: float) -> FloatArray:
+    def _read(self, at: FloatArray, x: FloatArray, y: FloatArray, slope: FloatArray) -> FloatArray:
         result = np.zeros(len(at))
         for row, count in enumerate(self._count):
             if count:
                 inside = at[row] < x[row, 0]
-                value = y[row, 0] + slope * (at[row] - x[row, 0]) if inside else np.interp(at[row], x[row, :count], y[row, :count])
+                value = y[row, 0] + slope[row] * (at[row] - x[row, 0]) if inside else np.interp(at[row], x[row, :count], y[row, :count])
                 result[row] = np.exp(value)
         return result

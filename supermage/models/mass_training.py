@@ -45,9 +45,10 @@ class Options(Schedule):
     """``[train.options]`` of a mass prior.
 
     ``sample`` says what the rows are: ``tng`` (the reference rows), ``tng-shared`` (the same as EAGLE's tables would list them, within
-    ``apertures`` spheres for each galaxy) or ``catalogue`` (any with masses and groups). ``features`` is a preset or a list; a row needs
-    one of ``needs``. ``fractions`` are those of train, validation, calibration and test. ``masked`` copies of each training row lose
-    features by chance ``gap``, and make up ``masked_share`` of a batch. ``noise`` blurs the networks' inputs, in spreads.
+    ``apertures`` spheres for each galaxy, dark masses moved by ``discrepancy`` dex) or ``catalogue`` (any with masses and groups).
+    ``features`` is a preset or a list; a row needs one of ``needs``. ``fractions`` are those of train, validation, calibration and test.
+    ``masked`` copies of each training row lose features by chance ``gap``, and make up ``masked_share`` of a batch. ``noise`` blurs the
+    networks' inputs, in spreads.
     """
 
     optimiser: Literal["soap", "adam"] = "adam"
@@ -58,6 +59,7 @@ class Options(Schedule):
     rows: str = "../../../shared/data/galaxies/tng100-1-z0-subhalos.parquet"
     aperture: Literal["1rhsm", "2rhsm"] = "1rhsm"
     apertures: Annotated[int, Field(ge=1)] = 4
+    discrepancy: Annotated[float, Field(ge=0)] = 0.1
     features: str | list[str] = "group catalogue"
     needs: list[str] = Field(default_factory=lambda: ["M_r", "M_K"])
     fractions: tuple[float, float, float, float] = (0.5, 0.1, 0.2, 0.2)
@@ -178,7 +180,7 @@ class MassTraining:
             copy = self.standard[train].copy()
             for group in filter(None, together):
                 if self.names[group[0]] != "log_aperture":
-                    copy[np.ix_(generator.random(len(train)) < self.options.gap, group)] = np.nan
+                    copy[np.ix_(np.flatnonzero(generator.random(len(train)) < self.options.gap), np.array(group))] = np.nan
             lost = np.isnan(copy[:, [self.names.index(name) for name in self.options.needs]]).all(axis=1)
             copy[lost] = self.standard[train][lost]
             parts.append(copy)
@@ -302,7 +304,7 @@ def read_sample(path: Path, options: Options, seed: int) -> Sample:
     if options.sample == "tng":
         return read_tng_sample(path, aperture=options.aperture)
     if options.sample == "tng-shared":
-        return read_shared_sample(path, copies=options.apertures, seed=seed)
+        return read_shared_sample(path, copies=options.apertures, seed=seed, discrepancy=options.discrepancy)
     from supermage.models.catalogue import read_catalogue
 
     return sample_of_table(read_catalogue(path), aperture=options.aperture, source=str(path.name))

@@ -125,7 +125,8 @@ def predict_catalogue(
         for table in _predicted(_chain(first, pieces), str(model), targets, dask):
             table.meta.update(input=str(path.name), **provenance(estimator))
             writer.add(table)
-            count += [len(table), np.count_nonzero(table["reason"] != ""), np.count_nonzero(_filled(table["out_of_distribution"]) > 1.0)]
+            outside = _filled(table["out_of_distribution"]) > 1.0
+            count += np.array([len(table), (table["reason"] != "").sum(), outside.sum()])
             progress.advance(len(table))
     result = Predicted(output, *(int(item) for item in count))
     progress.done(str(result))

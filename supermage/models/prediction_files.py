@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
+from astropy import units
 from astropy.io import ascii as text_tables
 from astropy.table import Table, meta, vstack
 
@@ -166,6 +167,10 @@ class _Fits:
             return
         whole = vstack(self._pieces, metadata_conflicts="silent")
         words = [f"{key}: {line}" for key, value in self._pieces[0].meta.items() for line in str(value).split("\n")]
+        for column in whole.itercols():
+            if isinstance(column.unit, units.function.FunctionUnitBase):  # which FITS has no words for
+                words.append(f"unit of {column.name}: {column.unit}")
+                column.unit = None
         whole.meta = {"comments": [text[start : start + 70] for text in words for start in range(0, len(text), 70)]}
         whole.write(self._path, format="fits", overwrite=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -82,13 +83,22 @@ class LineMixture:
         with torch.no_grad():
             low, high = self.bracket()
             shape = torch.broadcast_shapes(probability.shape, low.shape)
-            value = solve_increasing(lambda y: (self.cdf(y), torch.exp(self.log_density(y))), probability.expand(shape), low, high)
+            goal = probability.expand(shape)
+            value = solve_increasing(self.cdf_and_density, goal, low, high, self.rough_quantile(goal))
             slope = torch.exp(self.log_density(value)).clamp_min(1e-280)
         if torch.is_grad_enabled():
             residual = probability - self.cdf(value)
             value = value + torch.where(residual.detach().abs() < 1e-6, residual - residual.detach(), torch.zeros_like(residual)) / slope
         value = torch.where(probability <= 0.0, torch.full_like(value, -torch.inf), value)
         return torch.where(probability >= 1.0, torch.full_like(value, torch.inf), value)
+
+    def rough_quantile(self, probability: Tensor) -> Tensor:
+        """A normal's quantile with about the right mean and variance, to start from; shape of the probability."""
+        weight = torch.exp(self.log_weight)
+        middle, upper = (self.outward(self.location + sign * self.spread) for sign in (0.0, 1.0))
+        centre = (weight * middle).sum(-1)
+        variance = (weight * ((middle - centre[..., None]) ** 2 + (upper - middle) ** 2)).sum(-1)
+        return centre + torch.sqrt(variance) * torch.special.ndtri(probability)
 
     def bracket(self) -> tuple[Tensor, Tensor]:
         """Values that hold nearly all of the probability between them, shape (*batch,) each."""
@@ -176,7 +186,8 @@ class WarpedMixture:
     def map(self, function: Callable[[Tensor, int], Tensor]) -> WarpedMixture:
         """A function of each tensor and its number of axes after the batch, on all tensors that have a batch."""
         axes = {"log_weight": 1, "mean": 2, "factor": 3, "centre": 1, "scale": 1}
-        return replace(self, **{name: function(getattr(self, name), number) for name, number in axes.items()})
+        changed: dict[str, Any] = {name: function(getattr(self, name), number) for name, number in axes.items()}
+        return replace(self, **changed)
 
     def only(self, latents: tuple[int, ...]) -> WarpedMixture:
         """The distribution of some coordinates, in the order given."""
@@ -254,9 +265,9 @@ def solve_lower(factor: Float[Tensor, "..."], value: Float[Tensor, "..."]) -> Fl
 
 
 def solve_increasing(
-    function: Callable[[Tensor], tuple[Tensor, Tensor]], goal: Float[Tensor, "*shape"], low: Tensor, high: Tensor
+    function: Callable[[Tensor], tuple[Tensor, Tensor]], goal: Float[Tensor, "*shape"], low: Tensor, high: Tensor, start: Tensor
 ) -> Float[Tensor, "*shape"]:
-    """Where an increasing function takes a value: Newton steps from the bracket's middle, halving where one leaves the bracket.
+    """Where an increasing function takes a value: Newton steps, halving where one leaves the bracket.
 
     Parameters
     ----------
@@ -266,9 +277,11 @@ def solve_increasing(
         What the function shall be.
     low, high
         Bracket; shapes broadcast to the goal's.
+    start
+        Where to begin; the bracket's middle where that lies outside.
     """
     low, high = low.expand(goal.shape).clone(), high.expand(goal.shape).clone()
-    value = 0.5 * (low + high)
+    value = torch.where((start > low) & (start < high), start, 0.5 * (low + high))
     for _ in range(MOST_STEPS):
         got, slope = function(value)
         below = got < goal

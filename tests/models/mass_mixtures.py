@@ -45,6 +45,7 @@ def sample(rows: int = 900, *, seed: int = 3) -> Sample:
     return Sample(columns, stellar, total, dark, np.arange(rows) // 3, light, "1rhsm", "galaxies made by a rule")
 
 
-OPTIONS = {"features": ["M_r", "g_r", "log_sigma", "log_r_hsm"], "needs": ["M_r"], "steps": 40, "rounds": 20, "members": 2, "hidden": 8,
+OPTIONS = {"features": ["M_r", "g_r", "log_sigma", "log_r_hsm"], "needs": ["M_r"], "steps": 40, "warmup": 5,
+           "rounds": 20, "members": 2, "hidden": 8,
            "population": 2, "batch": 64, "fractions": [0.4, 0.1, 0.3, 0.2], "masked": 1}  # fmt: skip
 """Of a training that takes a second."""

@@ -13,10 +13,15 @@ import torch
 from astropy.table import Table
 
 from supermage.errors import DataError, DomainError, ModelFileError
+from supermage.models.feature_space import derive
 from supermage.models.mass_estimator import MassEstimator, load_mass_estimator
 from supermage.models.mass_prior import MassPrior
-from supermage.models.mass_training import MassTraining, Options
+from supermage.models.mass_sample import read_tng_sample
+from supermage.models.mass_scores import score_table
+from supermage.models.mass_training import PARTS, MassTraining, Options
 from supermage.models.out_of_distribution import OutOfDistributionWarning
+from supermage.models.registry import artefact_folder
+from supermage.models.splits import split_by_group
 from supermage.models.training import run_steps
 from supermage.progress import SilentProgress
 from tests.models.mass_mixtures import OPTIONS, sample
@@ -166,3 +171,22 @@ def test_card_says_what_is_asked(folder: Path) -> None:
     for word in ("states no licence", "Nelson et al. 2019", "Jagvaral et al. 2021", "the sphere of R_hsm", "## Limits",
                  "| 50 % | 68 % | 95 % |", json.loads((folder / "model.json").read_text())["sha256"]):  # fmt: skip
         assert word in card
+
+
+@pytest.mark.reference
+def test_shipped_model_is_calibrated_on_rows_of_groups_that_it_has_not_seen(reference_data: Path) -> None:
+    """What is asked of `tng-gbdt`: coverage, uniformity, scores; the split is rebuilt from the model's own seed."""
+    estimator = load_mass_estimator(artefact_folder("tng-gbdt"))
+    truth = read_tng_sample(reference_data / "galaxies/tng100-1-z0-subhalos.parquet")
+    split = split_by_group(truth.group, estimator.about["training"]["fractions"], estimator.about["seed"])
+    assert [len(part) for part in split] == [estimator.about["rows"][name] for name in PARTS]
+    test = split[3]
+    features = estimator.space.standardise(derive(estimator.space.names, {name: value[test] for name, value in truth.columns.items()}))
+    prior = estimator.prior_of(features, torch.from_numpy(truth.log_light[test]))
+    targets = {"log_mstar": np.log10(truth.stellar[test]), "log_mtot": np.log10(truth.total[test])}
+    scores = score_table(prior, targets, calibration_rows=len(split[2]))
+    for name, most in (("log_mstar", 0.022), ("log_mtot", 0.027)):
+        entry = scores[name]
+        assert entry["crps"] <= most and entry["pit_p_holm"] > 0.01 and min(entry["tercile_coverage"]) >= 0.58
+        for level, allowed in ((0.5, 0.04), (0.68, 0.04), (0.95, 0.025)):
+            assert abs(entry["coverage"][f"{level:.2f}"] - level) <= allowed

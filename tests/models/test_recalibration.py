@@ -26,7 +26,7 @@ def test_inverse_and_jacobian(shift: float, stretch: float, skew: float, tail: f
     assert torch.allclose(back, start, rtol=1e-9, atol=1e-9)
     (slope,) = torch.autograd.grad(value.sum(), start)
     assert float(slope) > 0
-    assert float(log_slope) == pytest.approx(-float(torch.log(slope)), abs=1e-7)
+    assert float(log_slope.detach()) == pytest.approx(-float(torch.log(slope)), abs=1e-7)
 
 
 def test_identity_changes_nothing() -> None:
@@ -52,7 +52,7 @@ def test_probabilities_become_uniform_on_other_rows(kind: str) -> None:
     generator = np.random.default_rng(5)
     normal = generator.standard_normal(3000)
     truth = {"shifted": normal + 0.3, "too narrow": 1.5 * normal, "skew": np.sinh(np.arcsinh(normal) + 0.4) - 0.3,
-             "heavy tails": generator.standard_t(4, 3000)}[kind]  # fmt: skip
+             "heavy tails": generator.standard_t(2, 3000)}[kind]  # fmt: skip
     before = stats.kstest(stats.norm.cdf(truth[1::2]), "uniform").pvalue
     after, _ = recalibrated(torch.tensor(truth))
     assert before < 1e-3

@@ -1,0 +1,71 @@
+"""Tables written in pieces: what is read back is what was written, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.table import MaskedColumn, Table
+
+from supermage.errors import DataError
+from supermage.models.prediction_files import TableWriter
+
+
+def pieces() -> list[Table]:
+    found = []
+    for first in (0, 3):
+        table = Table({"number": np.arange(first, first + 3), "text": ["a b", 'quo"te', ""]})
+        table["value"] = MaskedColumn([1.5, 2.5, np.nan], mask=[False, False, True], unit="km / s", description="speed")
+        table.meta["origin"] = "test: of tables"
+        found.append(table)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:No table..len..text found in metadata")  # of astropy's own Parquet files
+@pytest.mark.parametrize("ending", ["parquet", "csv", "ecsv", "fits"])
+def test_pieces_make_one_table(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "new" / f"table.{ending}"
+    with TableWriter(path) as writer:
+        for piece in pieces():
+            writer.add(piece)
+    got = Table.read(path, format={"csv": "ascii.csv", "ecsv": "ascii.ecsv"}.get(ending))
+    assert list(got["number"]) == [0, 1, 2, 3, 4, 5]
+    assert [str(item) if item is not np.ma.masked else "" for item in got["text"]] == ["a b", 'quo"te', ""] * 2
+    values = np.ma.filled(np.ma.asarray(got["value"], dtype=float), np.nan)
+    assert np.array_equal(values, [1.5, 2.5, np.nan] * 2, equal_nan=True)
+    if ending == "csv":
+        beside = json.loads((path.parent / "table.csv.json").read_text())
+        assert beside["columns"]["value"] == {"description": "speed", "unit": "km / s"}
+        assert beside["columns"]["number"] == {"description": "", "unit": ""}
+        assert beside["provenance"] == {"origin": "test: of tables"}
+    else:
+        assert str(got["value"].unit) == "km / s"
+        assert "test: of tables" in str(got.meta)
+
+
+def test_an_error_leaves_nothing_new(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    path.write_text("earlier")
+
+    def broken() -> None:
+        with TableWriter(path) as writer:
+            writer.add(pieces()[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken()
+    assert path.read_text() == "earlier"
+    assert [item.name for item in tmp_path.iterdir()] == ["table.parquet"]
+
+
+def test_other_endings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"ending in .parquet, .csv, .ecsv, .fits, got 'table.xyz'"):
+        TableWriter(tmp_path / "table.xyz")
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="folder must be writable"), TableWriter(tmp_path / "file" / "table.csv"):
+        pass
