@@ -1,0 +1,150 @@
+"""Rows of Table 4 of Chu et al. trained and measured, beside the paper's numbers, as JSON.
+
+    python benchmarks/cnn.py --list
+    python benchmarks/cnn.py --rows r-mstar joint-mtot --galaxies 1000 --work DIR    # on generated galaxies, small preset
+    python benchmarks/cnn.py --rows all --maps MAPS --preset paper --work DIR        # on maps of one's own, such as TNG100's
+    python benchmarks/cnn.py --recipes DIR --maps MAPS                               # writes a recipe for every row
+    python benchmarks/cnn.py --seconds --galaxies 100 --work DIR                     # how long maps and an epoch take
+
+Rows that share a network train it once. Each training continues where an earlier one in DIR was interrupted; networks that are there are
+measured as they are. On generated galaxies the numbers say what the network can do with them, and nothing about the paper's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supermage.models.cnn import CNN, load_cnn
+from supermage.models.cnn_data import Inputs, split_rows, usable_rows
+from supermage.models.cnn_table import Row, early_types, error_of, recipe_of, recipe_text, row_of, rows, summary
+from supermage.models.cnn_training import build, learning_rate, read_options, train_cnn
+from supermage.models.map_store import MapStore
+from supermage.models.mock_maps import MockMaps, make_mock_maps
+from supermage.progress import make_progress
+from supermage.recipe import Recipe
+
+
+def trained(recipe: Recipe) -> CNN:
+    """The row's network: loaded where an earlier run has left it, else trained."""
+    artefact = recipe.path("artefact")
+    if not (artefact / "model.json").is_file():
+        train_cnn(recipe, progress=make_progress())
+    return load_cnn(artefact)
+
+
+def predicted(cnn: CNN, recipe: Recipe, store: MapStore) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64]]:
+    """Predictions of the test part of the network's own split, and the numbers of its rows."""
+    options = read_options(recipe)
+    inputs = Inputs(options.inputs, options.image_pixels, options.stretch)
+    usable, _ = usable_rows(store, inputs, options.targets)
+    parts, _ = split_rows(store, usable, options.fractions, recipe.train.seed if recipe.train else 1, leaking=options.split == "paper")
+    chosen = parts["test"]
+    values = [cnn.predict(inputs.read(store, part)) for part in np.array_split(chosen, -(-len(chosen) // 256))]
+    return {name: np.concatenate([part[name] for part in values]) for name in cnn.targets}, chosen
+
+
+def measure(row: Row, options: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
+    """A row's mean and scatter on the test part, beside the paper's."""
+    name = next(item.key for item in rows() if item.network == row.network)
+    recipe = recipe_of(row, options.maps, options.work / name, seed=options.seed, options=given)
+    start = time.perf_counter()
+    cnn = trained(recipe)
+    spent = time.perf_counter() - start
+    with MapStore(options.maps) as store:
+        values, chosen = predicted(cnn, recipe, store)
+        error = error_of(row, values, lambda column: store.column(column)[chosen])
+        if row.early_types:
+            error = error[early_types(lambda column: store.column(column)[chosen])]
+        about = {"row": row.key, "section": row.section, "inputs": row.inputs, "trained_on": row.targets, "prediction": row.prediction,
+                 "early_types": row.early_types, "in_table": row.in_table, "paper": {"mean": row.mean, "sigma": row.sigma},
+                 "ours": summary(error), "mock": store.mock, "split": cnn.description["split"], "rows": cnn.description["rows"],
+                 "preset": cnn.description["training"]["preset"], "image_pixels": cnn.description["training"]["image_pixels"],
+                 "best_epoch": cnn.description["history"]["best_epoch"], "training_s": round(spent, 1)}  # fmt: skip
+    return about
+
+
+def seconds(options: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
+    """Processor seconds of this process for a galaxy's maps, and of an epoch of the network with all inputs for 1000 galaxies."""
+    import torch
+
+    torch.set_num_threads(1)
+    start, folder = time.process_time(), options.work / "timing-maps"
+    warm = MockMaps(galaxies=1, image_pixels=given["image_pixels"])
+    make_mock_maps(options.work / "timing-warm", warm)
+    start = time.process_time()
+    make_mock_maps(folder, warm.model_copy(update={"galaxies": options.galaxies}))
+    maps = time.process_time() - start
+    row = Row("timing", "", ("r_light", "g_r", "mean_velocity", "dispersion"), ("log_mstar", "log_mtot"), "log_mstar", None, None)
+    problem = build(recipe_of(row, folder, options.work / "timing", options=given))
+    problem._step(0, *problem.batch(0))
+    steps = min(8, problem.steps - 1)
+    start = time.process_time()
+    for step in range(1, 1 + steps):
+        problem._step(step, *problem.batch(step))
+    of_row = (time.process_time() - start) / (steps * len(problem.batch(0)[1]))
+    start = time.process_time()
+    problem.standardised(problem.parts["validation"])
+    of_validation = (time.process_time() - start) / len(problem.parts["validation"])
+    return {"maps_s_per_galaxy": maps / options.galaxies, "training_s_per_1000_rows": 1e3 * of_row,
+            "prediction_s_per_1000_rows": 1e3 * of_validation, "epoch_of_1000_galaxies_s": 3e3 * of_row,
+            "parameters": problem.parameters.numel(), "threads": 1, "options": given,
+            "last_learning_rate": learning_rate(problem.options, problem.options.epochs - 1)}  # fmt: skip
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="print the rows and what the paper got")
+    parser.add_argument("--rows", nargs="+", default=[], help="keys of rows, or all")
+    parser.add_argument("--recipes", type=Path, help="write a recipe for every row to this folder")
+    parser.add_argument("--seconds", action="store_true", help="measure speed")
+    parser.add_argument("--maps", type=Path, help="file or folder of maps; generated galaxies without it")
+    parser.add_argument("--work", type=Path, default=Path("products/cnn"), help="folder of maps, checkpoints and networks")
+    parser.add_argument("--preset", choices=("small", "paper"), default="small")
+    parser.add_argument("--galaxies", type=int, default=1000, help="generated galaxies, each from three sides")
+    parser.add_argument("--epochs", type=int, help="instead of the preset's")
+    parser.add_argument("--split", choices=("group", "paper"), default="group", help="paper: projections apart, which leaks")
+    parser.add_argument("--seed", type=int, default=1)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print the numbers."""
+    options = parsed()
+    if options.list:
+        for row in rows():
+            sigma, mean = (f"{item:+.2f}" if item is not None else "-" for item in (row.sigma, row.mean))
+            inputs, targets = " + ".join(row.inputs), ", ".join(row.targets)
+            print(f"{row.key:20} {row.section}  {inputs:46} {targets:20} -> {row.prediction:20} {mean} {sigma}")
+        return
+    # 300 pixels can be re-binned to the paper's 150 and 60 pixels; of the small images 90, 45 and 18 are the same shares.
+    given = {"preset": options.preset, "split": options.split, "image_pixels": 300 if options.preset == "paper" else 90}
+    if options.epochs:
+        given["epochs"] = options.epochs
+    if options.seconds:
+        print(json.dumps(seconds(options, given), indent=1))
+        return
+    if options.maps is None:
+        options.maps = options.work / f"maps-{options.galaxies}-{given['image_pixels']}"
+        if options.rows:
+            request = MockMaps(galaxies=options.galaxies, image_pixels=given["image_pixels"])
+            make_mock_maps(options.maps, request, progress=make_progress(sys.stderr))
+    if options.recipes:
+        for row in rows():
+            path = options.recipes / row.key / "recipe.toml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(recipe_text(recipe_of(row, options.maps, path.parent, seed=options.seed, options=given)), encoding="utf-8")
+    chosen = rows() if options.rows == ["all"] else [row_of(key) for key in options.rows]
+    print(json.dumps([measure(row, options, given) for row in chosen], indent=1))
+
+
+if __name__ == "__main__":
+    main()
