@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -154,6 +155,45 @@ def train(recipe: RecipeArgument) -> None:
 
 
 @app.command()
+def predict(catalogue: Annotated[Path, typer.Argument(metavar="CATALOGUE", help="A table of galaxies: FITS, VOTable, ECSV, CSV, Parquet.")],
+            *, model: Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="Name or folder of a model of masses.")],
+            output: Annotated[Path | None, typer.Option("--output", "-o", help="Table to write (default: CATALOGUE.masses.*).")] = None,
+            target: Annotated[list[str] | None, typer.Option("--target", metavar="NAME", help="What to predict; repeat.")] = None,
+            column: Annotated[list[str] | None, typer.Option("--column", metavar="NAME=THEIRS",
+                                                             help="A column's name in the catalogue; repeat.")] = None,
+            unit: Annotated[list[str] | None, typer.Option("--unit", metavar="NAME=UNIT",
+                                                           help="A column's unit, where the catalogue states none; repeat.")] = None,
+            dask: Annotated[str | None, typer.Option("--dask", metavar="ADDRESS", help="Scheduler of a Dask cluster.")] = None) -> None:
+    """Predict galaxy masses for every row of a catalogue, with intervals.
+
+    The same rows come out with medians, 68 and 95 % intervals, and how far each lies outside the training set; a row that cannot be
+    predicted is kept, empty, with the reason.
+
+    Example: supermage predict galaxies.parquet --model tng-gbdt --unit M_r=mag
+    """
+    from supermage.models.predict import predict_catalogue
+    from supermage.progress import make_progress
+    targets = {"targets": tuple(target)} if target else {}
+    columns, units = (dict(_pair(word, option) for word in words or ()) for option, words in (("--column", column), ("--unit", unit)))
+    suffix = catalogue.suffix if catalogue.suffix in (".parquet", ".csv", ".ecsv", ".fits") else ".ecsv"
+    chosen = output if output is not None else catalogue.with_name(f"{catalogue.stem}.masses{suffix}")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        found = predict_catalogue(catalogue, model, chosen, columns=columns, units=units, dask=dask, progress=make_progress(), **targets)
+    for caution in dict.fromkeys(str(item.message) for item in caught):
+        _fail(f"warning: {caution}")
+    _say(f"masses: {found}")
+
+
+def _pair(word: str, option: str) -> tuple[str, str]:
+    """Name and value of ``NAME=VALUE``."""
+    name, equals, value = word.partition("=")
+    if not (name and equals and value):
+        raise DomainError(f"{option} must be NAME=VALUE, got '{word}'")
+    return name, value
+
+
+@app.command()
 def report(file: Annotated[Path, typer.Argument(metavar="FILE.nc", help="What `supermage fit` or `supermage reduce` wrote.")], *,
            output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the report (default: beside the file).")] = None,
            figure: Annotated[str | None, typer.Option("--figure", metavar="NAME", help="Redraw this one figure only.")] = None,
@@ -186,12 +226,12 @@ def report(file: Annotated[Path, typer.Argument(metavar="FILE.nc", help="What `s
 
 def _reference(word: str) -> tuple[str, float]:
     """Name and value of ``NAME=VALUE``."""
-    name, equals, value = word.partition("=")
+    name, _, value = word.partition("=")
     try:
         number = float(value)
     except ValueError:
         number = math.nan
-    if not (name and equals and math.isfinite(number)):
+    if not (name and math.isfinite(number)):
         raise DomainError(f"--reference must be NAME=VALUE with a finite number, got '{word}'")
     return name, number
 

@@ -30,12 +30,47 @@ def _nuker_step(folder: Path | None) -> Any:
     return NukerStep(_nuker_emulator(folder))
 
 
+def _mass_prior(folder: Path | None) -> Any:
+    from supermage.models.mass_estimator import load_mass_estimator
+
+    return load_mass_estimator(folder)
+
+
+def _galaxy_cnn(folder: Path | None) -> Any:
+    from supermage.models.cnn import load_cnn
+
+    if folder is None:
+        raise ModelFileError("a 'galaxy-cnn' must have a folder of weights, got none")
+    return load_cnn(folder)
+
+
+def _gbdt(folder: Path | None) -> Any:
+    from supermage.models.gbdt import load_gbdt
+
+    if folder is None:
+        raise ModelFileError("a 'gbdt' must have a folder with its trees, got none")
+    return load_gbdt(folder)
+
+
 LOADERS: dict[str, Callable[[Path | None], Any]] = {
     "nuker-mge": _nuker_emulator,
     "nuker-mge-step": _nuker_step,
     "nuker-mge-solve": _nuker_solve,
+    "mass-prior": _mass_prior,
+    "galaxy-cnn": _galaxy_cnn,
+    "gbdt": _gbdt,
 }
-"""Model -> function of its artefact folder."""
+"""Kind of model -> function of its artefact folder."""
+
+MODELS: dict[str, str] = {
+    "nuker-mge": "nuker-mge",
+    "nuker-mge-step": "nuker-mge-step",
+    "nuker-mge-solve": "nuker-mge-solve",
+    "tng-gbdt": "mass-prior",
+    "tng-shared": "mass-prior",
+    "mock-cnn": "galaxy-cnn",
+}
+"""Name of a model -> its kind."""
 
 COMPARED = {
     "nuker-mge-paper": "it serves for comparison and no fit uses it; `supermage train models/nuker-mge-paper/recipe.toml` trains it and "
@@ -69,7 +104,7 @@ def load_model(name_or_path: str | Path) -> Any:
     Parameters
     ----------
     name_or_path
-        A name such as ``"nuker-mge"`` or ``"nuker-mge-solve"``, or the folder of an artefact (or its parent).
+        A name such as ``"nuker-mge"``, ``"nuker-mge-solve"`` or ``"tng-gbdt"``, or the folder of an artefact (or its parent).
 
     Raises
     ------
@@ -88,13 +123,13 @@ def _find(name_or_path: str | Path) -> tuple[str, Path | None]:
     """Kind of a model and the folder of its artefact, or None if it has none."""
     name = str(name_or_path)
     if name in COMPARED:
-        raise ModelFileError(f"a model must be one of {', '.join(LOADERS)} or a folder, got {name!r}: {COMPARED[name]}")
-    if isinstance(name_or_path, str) and name in LOADERS:
+        raise ModelFileError(f"a model must be one of {', '.join(MODELS)} or a folder, got {name!r}: {COMPARED[name]}")
+    if isinstance(name_or_path, str) and name in MODELS:
         folder_name = FOLDERS.get(name, name)
-        return name, None if folder_name is None else artefact_folder(folder_name)
+        return MODELS[name], None if folder_name is None else artefact_folder(folder_name)
     folder = Path(name_or_path)
     if not folder.is_dir():
-        raise ModelFileError(f"a model must be one of {', '.join(LOADERS)} or a folder, got {name!r}{nearest_name(name, LOADERS)}")
+        raise ModelFileError(f"a model must be one of {', '.join(MODELS)} or a folder, got {name!r}{nearest_name(name, MODELS)}")
     folder = folder / "artefact" if (folder / "artefact").is_dir() else folder
     return _kind(folder), folder
 
@@ -112,7 +147,7 @@ def describe(name_or_path: str | Path) -> str:
         return f"{name}, no weights"
     try:
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        return f"{name} version {description['version']}, weights {description['sha256'][:12]}"
+        return f"{description.get('name', name)} version {description['version']}, weights {description['sha256'][:12]}"
     except (OSError, ValueError, KeyError, TypeError):
         raise ModelFileError(f"a model's folder must hold a readable model.json, got {folder}") from None
 

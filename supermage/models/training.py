@@ -60,8 +60,12 @@ class Problem(Protocol):
 PROBLEMS: dict[str, str] = {
     "nuker-mge": "supermage.models.nuker_training:build",
     "nuker-mge-paper": "supermage.models.paper_emulator:build",
+    "mass-prior": "supermage.models.mass_training:build",
 }
 """Kind of ``[train]`` -> ``module:function`` that builds its problem from the recipe."""
+
+TRAINERS: dict[str, str] = {"galaxy-cnn": "supermage.models.cnn_training:train_cnn"}
+"""Kinds that train by a loop of their own (epochs, several devices) -> ``module:function`` of recipe and progress."""
 
 
 def train(recipe: Recipe, *, progress: Progress | None = None) -> Path:
@@ -93,10 +97,14 @@ def train(recipe: Recipe, *, progress: Progress | None = None) -> Path:
     if recipe.train is None:
         raise RecipeError("training needs a recipe with a [train] section, got none")
     kind = recipe.train.kind
-    if kind not in PROBLEMS:
-        raise RecipeError(f"train.kind must be one of {', '.join(PROBLEMS)}, got '{kind}'{nearest_name(kind, PROBLEMS)}")
-    module, function = PROBLEMS[kind].split(":")
-    build: Callable[[Recipe], Problem] = getattr(importlib.import_module(module), function)
+    known = (*PROBLEMS, *TRAINERS)
+    if kind not in known:
+        raise RecipeError(f"train.kind must be one of {', '.join(known)}, got '{kind}'{nearest_name(kind, known)}")
+    module, function = (PROBLEMS | TRAINERS)[kind].split(":")
+    of_kind = getattr(importlib.import_module(module), function)
+    if kind in TRAINERS:
+        return Path(of_kind(recipe, progress=progress))
+    build: Callable[[Recipe], Problem] = of_kind
     checkpoint = recipe.path("products") / "checkpoint.safetensors"
     fingerprint = hashlib.sha256(recipe.train.model_dump_json().encode()).hexdigest()
     stored = read_checkpoint(checkpoint, fingerprint)
