@@ -47,7 +47,7 @@ def predicted(cnn: CNN, recipe: Recipe, store: MapStore) -> tuple[dict[str, NDAr
     usable, _ = usable_rows(store, inputs, options.targets)
     parts, _ = split_rows(store, usable, options.fractions, recipe.train.seed if recipe.train else 1, leaking=options.split == "paper")
     chosen = parts["test"]
-    values = [cnn.predict(inputs.read(store, part)) for part in np.array_split(chosen, -(-len(chosen) // 256))]
+    values = [cnn.estimate(inputs.read(store, part)) for part in np.array_split(chosen, -(-len(chosen) // 256))]
     return {name: np.concatenate([part[name] for part in values]) for name in cnn.targets}, chosen
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -26,8 +26,15 @@ from supermage.models.nuker_emulator import DESCRIPTION_FILE, WEIGHTS_FILE, file
 from supermage.models.resnet import MultiBranchResNet
 from supermage.models.training import to_json, write_atomically
 
+if TYPE_CHECKING:
+    from supermage.models.mass_estimator import MassEstimator
+    from supermage.models.mass_prior import MassPrior
+
 KIND, VERSION = "galaxy-cnn", "1"
 BATCH = 64
+PRIOR_FOLDER = "prior"
+"""Folder of the density beside a network's weights."""
+
 UNTRAINED = "num_batches_tracked"
 """Counters of batch normalisation that nothing depends on."""
 
@@ -154,6 +161,8 @@ class CNN:
         Of the training set, shape (target,): a prediction is the network's output times the deviation plus the mean.
     description
         What else ``model.json`` holds.
+    density
+        What was trained on its predictions, if anything was.
     """
 
     name = KIND
@@ -161,13 +170,14 @@ class CNN:
 
     def __init__(self, network: MultiBranchResNet, scaling: Mapping[str, Scaling], targets: Sequence[str],
                  target_mean: NDArray[np.float64], target_deviation: NDArray[np.float64],
-                 description: Mapping[str, Any] | None = None) -> None:  # fmt: skip
+                 description: Mapping[str, Any] | None = None, density: MassEstimator | None = None) -> None:  # fmt: skip
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = network.to(self.device).requires_grad_(False).eval()
         self.scaling = dict(scaling)
         self.targets = tuple(targets)
         self.target_mean, self.target_deviation = target_mean, target_deviation
         self.description = dict(description or {})
+        self.density = density
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -189,8 +199,38 @@ class CNN:
         """
         return prepare(maps, self.scaling)
 
-    def predict(self, maps: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float64]]:
-        """Log10 of every target, each of shape (row,); NaN where :func:`unusable` has a reason.
+    def predict(self, maps: Mapping[str, NDArray[np.float32]], targets: Sequence[str] = ("log_mstar", "log_mtot")) -> MassPrior:
+        """Joint density of masses for every row, of the density that was trained on this network's predictions.
+
+        Parameters
+        ----------
+        maps
+            As of :meth:`estimate`. A row that cannot be predicted (:func:`unusable`) gets the population's density.
+        targets
+            Names, see :data:`supermage.models.columns.TARGETS`.
+
+        Raises
+        ------
+        ModelFileError
+            If the network was trained without a density.
+        DataError
+            As :meth:`prepare`.
+        DomainError
+            If a target is unknown.
+
+        Warns
+        -----
+        OutOfDistributionWarning
+            Where rows lie outside the training set.
+        """
+        from supermage.models.cnn_prior import catalogue_of
+
+        if self.density is None:
+            raise ModelFileError("this network must have a density beside its weights, got none: [train.options.prior] trains one")
+        return self.density.predict(catalogue_of(self, maps), targets)
+
+    def estimate(self, maps: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float64]]:
+        """The network's point predictions: log10 of every target, each of shape (row,); NaN where :func:`unusable` has a reason.
 
         Parameters
         ----------
@@ -212,7 +252,7 @@ class CNN:
         Parameters
         ----------
         maps
-            As of :meth:`predict`.
+            As of :meth:`estimate`.
         penultimate
             Append the features of all branches: shape (row, target + feature).
 
@@ -240,7 +280,8 @@ class CNN:
         own = {"kind": KIND, "version": VERSION, "sha256": file_hash(folder / WEIGHTS_FILE), "width": width, "inputs": list(self.inputs),
                "scaling": {name: asdict(item) for name, item in self.scaling.items()}, "targets": list(self.targets),
                "target_mean": self.target_mean.tolist(), "target_deviation": self.target_deviation.tolist()}  # fmt: skip
-        write_atomically(folder / DESCRIPTION_FILE, to_json({**self.description, **own}))
+        self.description.update(own)
+        write_atomically(folder / DESCRIPTION_FILE, to_json(self.description))
         return folder
 
 
@@ -284,7 +325,18 @@ def load_cnn(folder: Path) -> CNN:
         mean, deviation = (np.array(description[key], dtype=np.float64) for key in ("target_mean", "target_deviation"))
     except (SafetensorError, KeyError, RuntimeError, ValueError, TypeError):
         raise ModelFileError(f"{path}: the weights must fit the network that {DESCRIPTION_FILE} describes, got other tensors") from None
-    return CNN(network, scaling, description["targets"], mean, deviation, description)
+    return CNN(network, scaling, description["targets"], mean, deviation, description, _density(folder, description["sha256"]))
+
+
+def _density(folder: Path, weights: str) -> MassEstimator | None:
+    from supermage.models.mass_estimator import load_mass_estimator
+
+    if not (folder / PRIOR_FOLDER).is_dir():
+        return None
+    density = load_mass_estimator(folder / PRIOR_FOLDER)
+    if density.about.get("of_network") != weights:
+        raise ModelFileError(f"{folder / PRIOR_FOLDER}: the density must be of the network beside it, got another's: train again")
+    return density
 
 
 def _description(folder: Path) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from supermage.models.cnn import PRIOR_FOLDER
 from supermage.models.columns import TARGETS
 from supermage.models.map_store import MAPS
+from supermage.models.mass_card import calibration_table
 from supermage.models.nuker_emulator import DESCRIPTION_FILE
 from supermage.models.training import write_atomically
 
@@ -41,7 +44,17 @@ it does not say so itself: its predictions are points, and intervals come from t
 """
 
 
-def write_cnn_card(path: Path, artefact: Path, *, more: str = "") -> None:
+DENSITY = """
+## Joint density of masses
+
+`supermage.load_model("{title}").predict(maps)` is a `MassPrior` of log M* and log Mtot: a density, in `{folder}/`, trained and
+recalibrated on the network's predictions for galaxies of the validation, calibration and test parts, divided anew by group; the tables are
+of groups that neither the network nor the density nor its recalibration has learnt from (the network's best epoch was chosen on some). It
+widens to the population's for predictions, light and colours unlike those.
+"""
+
+
+def write_cnn_card(path: Path, artefact: Path, *, tables: Mapping[str, Any] | None = None) -> None:
     """Write the card of an artefact.
 
     Parameters
@@ -50,8 +63,8 @@ def write_cnn_card(path: Path, artefact: Path, *, more: str = "") -> None:
         The card.
     artefact
         Folder with ``model.json``.
-    more
-        Markdown to append, such as measured coverage.
+    tables
+        Calibration tables of the density on its predictions, by title.
     """
     about: dict[str, Any] = json.loads((artefact / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     options, scaling = about["training"], about["scaling"]
@@ -70,7 +83,11 @@ def write_cnn_card(path: Path, artefact: Path, *, more: str = "") -> None:
     for part, entries in about["scatter"].items():
         for name, entry in entries.items():
             text += f"| {part} | `{name}` | {entry['rows']} | {entry['mean']:+.3f} | {entry['sigma']:.3f} |\n"
-    write_atomically(path, (text + TAIL + more).encode())
+    text += TAIL
+    for number, (heading, table) in enumerate((tables or {}).items()):
+        text += "" if number else DENSITY.format(title=title, folder=PRIOR_FOLDER)
+        text += f"\n### On the {heading}\n\n{calibration_table(table)}"
+    write_atomically(path, text.encode())
 
 
 def _meaning(name: str) -> str:

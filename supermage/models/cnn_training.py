@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from supermage.errors import CheckpointError, DomainError, RecipeError, nearest_name
@@ -24,6 +24,7 @@ from supermage.models.adam import adam_init, adam_step
 from supermage.models.cnn import CNN, Stretch
 from supermage.models.cnn_card import write_cnn_card
 from supermage.models.cnn_data import Batches, Inputs, Rows, scaling_of, split_rows, usable_rows
+from supermage.models.cnn_prior import NEEDED, PriorOptions, train_prior
 from supermage.models.columns import TARGETS
 from supermage.models.devices import Precision, find_devices
 from supermage.models.map_store import MapStore
@@ -53,7 +54,7 @@ class Options(Section):
     200 epochs still has 0.54 of the first one's rate; ``cosine`` lets it fall to nothing; ``none`` keeps it. ``turn``: maps turned by
     multiples of 90 degrees and mirrored at random. ``fractions``: of groups for training, validation, calibration and test.
     ``split = "paper"`` divides projections as the paper did, and leaks. ``memory``: GB of maps held. ``mock``: what maps to generate first,
-    where ``maps`` does not hold them yet.
+    where ``maps`` does not hold them yet. ``prior``: train a density of masses on the network's predictions, so that it gives a MassPrior.
     """
 
     maps: str
@@ -73,6 +74,7 @@ class Options(Section):
     precision: Precision = "auto"
     memory: Annotated[float, Field(ge=0)] = 8.0
     mock: MockMaps | None = None
+    prior: PriorOptions | None = None
 
     @field_validator("targets")
     @classmethod
@@ -80,6 +82,13 @@ class Options(Section):
         for name in value:
             if name.removesuffix("_2rhsm").removesuffix("_2d") not in TARGETS:
                 raise ValueError(f"a target must be one of {', '.join(TARGETS)}, with _2d or _2rhsm after it{nearest_name(name, TARGETS)}")
+        return value
+
+    @field_validator("prior")
+    @classmethod
+    def _has_masses(cls, value: PriorOptions | None, info: ValidationInfo) -> PriorOptions | None:
+        if value is not None and not set(NEEDED) <= set(info.data.get("targets", NEEDED)):
+            raise ValueError(f"a density of masses needs the targets {' and '.join(NEEDED)}")
         return value
 
     @field_validator("fractions")
@@ -296,8 +305,8 @@ class CNNTraining:
         return (f"epoch {done} of {self.options.epochs}, loss {history[0, done - 1]:.2e}, validation {history[1, done - 1]:.2e}, "
                 f"best {history[1, best]:.2e} in epoch {best + 1}")  # fmt: skip
 
-    def finish(self, output: Path, *, progress: Progress) -> Path:
-        """Write artefact and card, with the scatter on the test part."""
+    def finish(self, output: Path, products: Path, *, progress: Progress) -> Path:
+        """Write artefact and card, with the scatter on the test part; train the density if one is asked for."""
         if self.devices.is_first:
             progress.start("measuring the scatter", None)
             history = [item.tolist() for item in self.state["history"]]
@@ -311,15 +320,23 @@ class CNNTraining:
                             for name, rows in self.parts.items() if len(rows)},
             }  # fmt: skip
             cnn.save(output)
-            write_cnn_card(output.parent / "card.md", output)
-            progress.done(f"wrote {output}")
+            progress.done()
+            write_cnn_card(output.parent / "card.md", output, tables=self._density(cnn, output, products, progress))
         self.devices.wait()
         return output
+
+    def _density(self, cnn: CNN, output: Path, products: Path, progress: Progress) -> dict[str, Any]:
+        """Calibration tables of the density on the network's predictions for what it has not learnt from; none without one."""
+        if self.options.prior is None:
+            return {}
+        rows = np.sort(np.concatenate([self.parts[name] for name in ("validation", "calibration", "test")]))
+        return train_prior(cnn, self.store, self.inputs, rows, self.options.prior, name=output.parent.resolve().name, seed=self.seed,
+                           artefact=output, products=products, progress=progress)  # fmt: skip
 
 
 def scatter_of(cnn: CNN, store: MapStore, inputs: Inputs, rows: Rows, truth: NDArray[np.float64]) -> dict[str, dict[str, float]]:
     """Mean and standard deviation of predicted minus true logarithm, dex, by target; ``truth`` has shape (row of the store, target)."""
-    parts = [cnn.predict(inputs.read(store, part)) for part in np.array_split(rows, math.ceil(len(rows) / 256))]
+    parts = [cnn.estimate(inputs.read(store, part)) for part in np.array_split(rows, math.ceil(len(rows) / 256))]
     missed = {name: np.concatenate([part[name] for part in parts]) - truth[rows, k] for k, name in enumerate(cnn.targets)}
     return {name: {"mean": float(item.mean()), "sigma": float(item.std()), "rows": len(item)} for name, item in missed.items()}
 
@@ -345,6 +362,6 @@ def train_cnn(recipe: Recipe, *, progress: Progress | None = None) -> Path:
     progress.done(", ".join(f"{name} {len(rows)}" for name, rows in problem.parts.items()))
     with problem.store:
         problem.run(checkpoint, fingerprint, stored, progress=progress)
-        artefact = problem.finish(recipe.path(recipe.train.output), progress=progress)
+        artefact = problem.finish(recipe.path(recipe.train.output), checkpoint.parent, progress=progress)
     checkpoint.unlink(missing_ok=True)
     return artefact

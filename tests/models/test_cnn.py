@@ -108,13 +108,13 @@ def test_images_of_more_pixels_are_rebinned_before_the_network() -> None:
     cnn = network()
     assert np.array_equal(cnn.features(fine), cnn.features(rebin_images(fine, IMAGE)))
     with pytest.raises(DataError, match="to a divisor of their 48 pixels, got 32"):
-        cnn.predict(toy_galaxies(3, seed=5, image=48)[0])
+        cnn.estimate(toy_galaxies(3, seed=5, image=48)[0])
     with pytest.raises(DataError, match="dispersion must have 16 x 16 pixels, got 20 x 20"):
-        cnn.predict({**fine, "dispersion": np.ones((4, 20, 20), dtype=np.float32)})
+        cnn.estimate({**fine, "dispersion": np.ones((4, 20, 20), dtype=np.float32)})
     with pytest.raises(DataError, match="needs the maps r_light, g_r, mean_velocity, dispersion, got no dispersion"):
-        cnn.predict({name: item for name, item in fine.items() if name != "dispersion"})
+        cnn.estimate({name: item for name, item in fine.items() if name != "dispersion"})
     with pytest.raises(DataError, match=r"shape \(row, pixel, pixel\), got \(32, 32\) for g_r"):
-        cnn.predict({**fine, "g_r": np.ones((32, 32), dtype=np.float32)})
+        cnn.estimate({**fine, "g_r": np.ones((32, 32), dtype=np.float32)})
     with pytest.raises(DataError, match="beside the r image, whose light weights them, got no r_light"):
         rebin_images({"g_r": fine["g_r"]}, IMAGE)
 
@@ -122,13 +122,13 @@ def test_images_of_more_pixels_are_rebinned_before_the_network() -> None:
 def test_rows_that_cannot_be_predicted_stay_and_say_why() -> None:
     maps, _ = toy_galaxies(5, seed=6)
     cnn = network()
-    whole = cnn.predict(maps)
+    whole = cnn.estimate(maps)
     maps["r_light"][1] = 0.0
     maps["dispersion"][2] = np.nan
     maps["mean_velocity"][3, 0, 0] = np.inf
     assert unusable(maps, INPUTS) == ["", "r_light: no light", "dispersion: no pixel with a value", "mean_velocity: infinite pixels", ""]
     assert unusable(maps, ("g_r",)) == [""] * 5
-    for name, values in cnn.predict(maps).items():
+    for name, values in cnn.estimate(maps).items():
         assert np.isnan(values[1:4]).all()
         assert values[[0, 4]] == pytest.approx(whole[name][[0, 4]], rel=1e-6)
 
@@ -138,7 +138,7 @@ def test_predictions_are_the_standardised_features() -> None:
     cnn = network()
     features = cnn.features(maps, penultimate=True)
     assert features.shape == (70, 2 + 4 * 16)
-    got = cnn.predict(maps)
+    got = cnn.estimate(maps)
     assert list(got) == ["log_mstar", "log_mtot"]
     assert got["log_mtot"] == pytest.approx(10.5 + 0.4 * features[:, 1], abs=1e-12)
     join = cnn.network.join

@@ -83,7 +83,7 @@ def test_it_learns_and_says_so(store: Path, tmp_path: Path) -> None:
     assert history["best_epoch"] == 1 + int(np.argmin(history["validation"]))
     cnn = load_cnn(artefact)
     maps, columns = toy_galaxies(60, seed=99)
-    error = cnn.predict(maps)["log_mstar"] - columns["log_mstar"]
+    error = cnn.estimate(maps)["log_mstar"] - columns["log_mstar"]
     assert error.std() < 0.5 * columns["log_mstar"].std()
     assert about["mock"] is True and about["leaking_split"] is False and about["source"] == "toy galaxies of the tests"
     assert sum(about["rows"].values()) == 120 == sum(about["scatter"][part]["log_mstar"]["rows"] for part in about["rows"])
@@ -228,7 +228,7 @@ def test_rows_that_teach_nothing_are_left_out_and_counted(tmp_path: Path) -> Non
         ({"fractions": [0.5, 0.5, 0.5, 0.5]}, RecipeError, "must be above 0 and sum to 1"),
         ({"preset": "large"}, RecipeError, "train.options.preset: "),
         ({"image_pixels": 24}, RecipeError, "must divide the 32 pixels of the maps, got 24"),
-        ({"targets": ["log_mdm"]}, DataError, "must come with the column 'log_mdm', got none"),
+        ({"targets": ["log_mtot_2d"]}, DataError, "must come with the column 'log_mtot_2d', got none"),
         ({"maps": "nothing.nc"}, DataError, "must be a netCDF file or a folder of parts, got"),
     ],
 )

@@ -37,6 +37,7 @@ def toy_galaxies(count: int, seed: int, *, image: int = IMAGE, kinematic: int = 
     log_mtot = log_mstar + 0.2 + 0.5 * (log_speed - 2.0)
     columns: dict[str, np.ndarray] = {
         "galaxy_id": of_row, "group_id": of_row // 2, "projection": np.arange(count) % 3, "log_mstar": log_mstar, "log_mtot": log_mtot,
+        "log_mdm": log_mtot + np.log10(1.0 - 10.0 ** (log_mstar - log_mtot)) - generator.uniform(0.005, 0.02, galaxies)[of_row],
         "log_mstar_2d": log_mstar + 0.1, "log_ml_2d": log_mstar + 0.1 - log_light,
         "log_fdm": np.log10(1.0 - 10.0 ** (log_mstar - log_mtot)),
         "n_sersic": 1.0 + 3.0 * (colour - 0.4) / 0.4, "b_t": (colour - 0.4) / 0.4,
