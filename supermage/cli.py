@@ -171,15 +171,16 @@ def predict(catalogue: Annotated[Path, typer.Argument(metavar="CATALOGUE", help=
 
     Example: supermage predict galaxies.parquet --model tng-gbdt --unit M_r=mag
     """
+    from supermage.models.mass_coordinates import DEFAULT
     from supermage.models.predict import predict_catalogue
     from supermage.progress import make_progress
-    targets = {"targets": tuple(target)} if target else {}
     columns, units = (dict(_pair(word, option) for word in words or ()) for option, words in (("--column", column), ("--unit", unit)))
     suffix = catalogue.suffix if catalogue.suffix in (".parquet", ".csv", ".ecsv", ".fits") else ".ecsv"
     chosen = output if output is not None else catalogue.with_name(f"{catalogue.stem}.masses{suffix}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        found = predict_catalogue(catalogue, model, chosen, columns=columns, units=units, dask=dask, progress=make_progress(), **targets)
+        found = predict_catalogue(catalogue, model, chosen, targets=tuple(target or DEFAULT), columns=columns, units=units, dask=dask,
+                                  progress=make_progress())
     for caution in dict.fromkeys(str(item.message) for item in caught):
         _fail(f"warning: {caution}")
     _say(f"masses: {found}")
