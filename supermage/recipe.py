@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from supermage.errors import RecipeError, nearest_name
 from supermage.recipe_sections import BLOCK_PARAMETER as BLOCK_PARAMETER
@@ -26,6 +26,7 @@ from supermage.recipe_sections import CalibrateStep as CalibrateStep
 from supermage.recipe_sections import FitSection as FitSection
 from supermage.recipe_sections import GalaxySection as GalaxySection
 from supermage.recipe_sections import GridSection as GridSection
+from supermage.recipe_sections import MassPriorSection as MassPriorSection
 from supermage.recipe_sections import ModelSection as ModelSection
 from supermage.recipe_sections import Prior as Prior
 from supermage.recipe_sections import ReduceSection as ReduceSection
@@ -45,6 +46,24 @@ class Recipe(Section):
     reduce: ReduceSection | None = None
     fit: FitSection | None = None
     train: TrainSection | None = None
+
+    @model_validator(mode="after")
+    def _mass_prior_is_whole(self) -> Recipe:
+        prior = None if self.fit is None else self.fit.mass_prior
+        if self.fit is None or prior is None:
+            return self
+        numbers, estimator = {"mean", "width"}, {"catalogue"}
+        needed, foreign = (estimator, numbers) if prior.model else (numbers | {"radius"}, estimator | {"galaxy_id", "columns", "units"})
+        given = {name for name in prior.model_fields_set if getattr(prior, name) not in (None, {})}
+        kind = f"by the model '{prior.model}'" if prior.model else "without a model"
+        if needed - given:
+            raise ValueError(f"fit.mass_prior {kind} needs {' and '.join(sorted(needed - given))}, got none")
+        if foreign & given:
+            raise ValueError(f"fit.mass_prior {kind} must leave out {' and '.join(sorted(foreign & given))}, got both")
+        held = self.fit.priors.get("intensity_rb")
+        if held is not None and held.fixed is not None:
+            raise ValueError(f"fit.mass_prior needs a free intensity_rb, got it fixed at {held.fixed:g}")
+        return self
 
     def path(self, relative: str) -> Path:
         """Resolve a path that stands in the recipe."""
@@ -142,7 +161,7 @@ def _first_problem(error: ValidationError) -> str:
         message = message[0].lower() + message[1:]
     got = problem.get("input")
     shown = "" if isinstance(got, dict | BaseModel) or ", got " in message else f", got {got!r}"
-    return f"{where}: {message}{shown}{hint}"
+    return f"{where}: {message}{shown}{hint}" if where else message
 
 
 def _named(problem: Mapping[str, Any]) -> list[str]:

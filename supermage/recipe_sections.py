@@ -111,8 +111,7 @@ class SimulateSection(Section):
         if missing:
             raise ValueError(f"truth must give every parameter, {', '.join(missing)} missing")
         for name, value in truth.items():
-            broken = broken_rule(name, value)
-            if broken is not None:
+            if (broken := broken_rule(name, value)) is not None:
                 raise ValueError(f"{name} {broken}")
         return truth
 
@@ -223,11 +222,10 @@ class Prior(Section):
     def _bounds(self) -> Prior:
         if self.fixed is not None and (self.lower is not None or self.upper is not None):
             raise ValueError("a prior needs lower and upper, or fixed, got both")
-        if self.fixed is None:
-            if self.lower is None or self.upper is None:
-                raise ValueError("a prior needs lower and upper, or fixed")
-            if not self.lower < self.upper:
-                raise ValueError(f"lower must be below upper, got {self.lower} >= {self.upper}")
+        if self.fixed is None and (self.lower is None or self.upper is None):
+            raise ValueError("a prior needs lower and upper, or fixed")
+        if self.lower is not None and self.upper is not None and not self.lower < self.upper:
+            raise ValueError(f"lower must be below upper, got {self.lower} >= {self.upper}")
         return self
 
 
@@ -321,6 +319,29 @@ class SamplerSection(Section):
         return self
 
 
+class MassPriorSection(Section):
+    """A prior on log10 of the stars' mass inside an aperture: an estimator's for a galaxy of a catalogue, or a normal one."""
+
+    model: str | None = None
+    """Estimator, such as `tng-gbdt`, or its folder; absent: ``mean``, ``width`` and ``radius`` say the prior."""
+    catalogue: str | None = None
+    """Table that holds the galaxy, with the columns that the estimator asks for; in any format that astropy reads."""
+    galaxy_id: int | str | None = None
+    """The galaxy in the column `galaxy_id`; not needed where the table has one row."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """The table's own names for the columns that it calls otherwise, by ours."""
+    units: dict[str, str] = Field(default_factory=dict)
+    """Units of the columns that come without, by our names."""
+    mean: float | None = None
+    """Mean of a normal prior, log10 of solar masses."""
+    width: Positive | None = None
+    """Its standard deviation, dex."""
+    radius: Positive | None = None
+    """Radius of the aperture, a sphere, kpc; absent: the estimator's aperture, for the table's `r_hsm`."""
+    seen_data: bool = False
+    """Whether what the prior comes from has seen the data that are fitted, which then count twice: fit and report warn."""
+
+
 class FitSection(Section):
     """Gridded visibilities to posterior."""
 
@@ -334,6 +355,8 @@ class FitSection(Section):
     """What is fitted."""
     sampler: SamplerSection = SamplerSection()
     """How it is sampled."""
+    mass_prior: MassPriorSection | None = None
+    """A prior on the stars' mass, in place of the uniform one of ``intensity_rb``."""
     truth: str | None = None
     """JSON of true values, written by `supermage simulate`; the report shows them."""
 
@@ -342,8 +365,7 @@ class FitSection(Section):
         known = (*PARAMETER_NAMES, *(name for name, (key, choice) in OPTIONAL_NAMES.items() if getattr(self.model, key) == choice))
         for table, names in (("priors", self.priors), ("sampler.start", self.sampler.start or {})):
             for name in names:
-                of_block = BLOCK_PARAMETER.fullmatch(name)
-                if of_block is not None:
+                if (of_block := BLOCK_PARAMETER.fullmatch(name)) is not None:
                     self._check_block_parameter(table, name, BLOCK_KEYS[of_block[1]])
                     continue
                 if name in OPTIONAL_NAMES and name not in known:

@@ -24,6 +24,8 @@ from supermage.inference.checkpoint import CheckpointStore, fingerprint
 from supermage.inference.diagnostics import diagnose
 from supermage.inference.execution import Plan, choose_plan, resume_plan
 from supermage.inference.langevin import KERNELS, PAPER
+from supermage.inference.mass_knowledge import identity
+from supermage.inference.mass_prior import StellarMassPrior, tell_mass_prior
 from supermage.inference.metric import add_ridge, factor_of_precision
 from supermage.inference.model import Chart, GalaxyFit, build_model
 from supermage.inference.parameters import PARAMETERS
@@ -140,6 +142,8 @@ def fit(
             plan = resume_plan(workers.problem, section.sampler, Plan(**found[1]["plan"]))
             began -= float(found[1]["seconds"])
         workers.spread(factory, plan.processes)
+        mass_prior = workers.problem.fit.mass_prior
+        accepted = 1.0 if mass_prior is None else tell_mass_prior(mass_prior, priors, progress)
         new = found is None or not found[0]
         run = begin(workers, priors, section, gridded, progress=progress) if found is None or new else Run.restore(*found)
         run.way = plan.way
@@ -148,7 +152,7 @@ def fit(
             store.save(state.arrays(), {**state.notes(), "plan": plan.notes(), "seconds": time.monotonic() - began})
 
         def result() -> Posterior:
-            return _posterior(run, recipe, priors, gridded, truth, plan, time.monotonic() - began)
+            return _posterior(run, recipe, priors, gridded, truth, plan, time.monotonic() - began, mass_prior, accepted)
 
         if new:
             store.clear()
@@ -303,8 +307,9 @@ def _fingerprint(recipe: Recipe, gridded: GriddedVisibilities) -> str:
     for name in ("processes", "execution", "segment", "draws", "most_draws"):
         section["sampler"].pop(name)
     galaxy = recipe.galaxy.model_dump(mode="json") if recipe.galaxy else {}
+    section.pop("mass_prior")
     versions = {"emulator": describe(_section(recipe).model.emulator), "supermage": _version("supermage"), "torch": torch.__version__}
-    return fingerprint({"layout": LAYOUT, "fit": section, "galaxy": galaxy, "data": gridded.checksum, **versions})
+    return fingerprint({"layout": LAYOUT, "fit": section, "galaxy": galaxy, "data": gridded.checksum, **versions, **identity(recipe)})
 
 
 def _read_truth(recipe: Recipe) -> dict[str, Any] | None:
@@ -336,8 +341,9 @@ def _version(package: str) -> str:
 
 
 def _posterior(
-    run: Run, recipe: Recipe, priors: Priors, gridded: GriddedVisibilities, truth: dict[str, Any] | None, plan: Plan, seconds: float
-) -> Posterior:
+    run: Run, recipe: Recipe, priors: Priors, gridded: GriddedVisibilities, truth: dict[str, Any] | None, plan: Plan, seconds: float,
+    mass_prior: StellarMassPrior | None, accepted: float,
+) -> Posterior:  # fmt: skip
     section = _section(recipe)
     draws = {name: np.ascontiguousarray(run.draws["theta"][..., i]) for i, name in enumerate(priors.names)}
     warmup = {name: np.ascontiguousarray(run.warmup["theta"][..., i]) for i, name in enumerate(priors.names)} if run.warmup else None
@@ -368,6 +374,9 @@ def _posterior(
         "superchains": json.dumps(run.superchains),
         "trajectory_length": run.length,
     }
+    if mass_prior is not None:
+        stats |= mass_prior.statistics(draws, priors.fixed)
+        attributes["mass_prior"] = json.dumps(mass_prior.notes(accepted))
     posterior = make_posterior(draws, stats, priors.free, warmup=warmup, attributes=attributes)
     diagnosis = posterior.diagnosis
     found = {

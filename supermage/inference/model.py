@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -20,7 +19,9 @@ from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.errors import DomainError, RecipeError
 from supermage.inference.coordinates import Coordinates, Pivots
 from supermage.inference.likelihood import ObservedVisibilities, VisibilityNoise
+from supermage.inference.mass_prior import StellarMassPrior, build_mass_prior
 from supermage.inference.metric import gauss_newton, jacobian
+from supermage.inference.model_checks import check_centre, check_emulator_range, check_line
 from supermage.inference.nuisances import BlockNuisances
 from supermage.inference.priors import Priors, build_priors
 from supermage.inference.stretches import Stretch, Widening
@@ -97,10 +98,15 @@ class GalaxyFit:
         Free and fixed parameters.
     nuisances
         What differs between execution blocks, where the priors hold any.
+    mass_prior
+        On the stars' mass, in place of the uniform one of ``intensity_rb``.
     """
 
-    def __init__(self, galaxy_model: SkyModel, noise: VisibilityNoise, priors: Priors, nuisances: BlockNuisances | None = None) -> None:
-        self.galaxy_model = galaxy_model
+    def __init__(
+        self, galaxy_model: SkyModel, noise: VisibilityNoise, priors: Priors, nuisances: BlockNuisances | None = None,
+        mass_prior: StellarMassPrior | None = None,
+    ) -> None:  # fmt: skip
+        self.galaxy_model, self.mass_prior = galaxy_model, mass_prior
         self.noise = noise
         self.priors = priors
         self.nuisances = nuisances
@@ -109,7 +115,7 @@ class GalaxyFit:
         """A copy whose forward model, noise and nuisances are on another device; parameters and coordinates stay on the CPU."""
         model: Any = copy.deepcopy(self.galaxy_model)
         nuisances = None if self.nuisances is None else self.nuisances.to(device)
-        return GalaxyFit(model.to(device), self.noise.to(device), self.priors, nuisances)
+        return GalaxyFit(model.to(device), self.noise.to(device), self.priors, nuisances, self.mass_prior)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -124,6 +130,8 @@ class GalaxyFit:
             numbers = torch.tensor(p.normal or (p.lower, upper), dtype=torch.float64)
             prior = dist.Uniform if p.normal is None else dist.Normal
             theta[p.name] = pyro.sample(p.name, prior(numbers[0], numbers[1], validate_args=False))
+        if self.mass_prior is not None:
+            pyro.factor("mass_prior", self.log_mass_prior(theta))
         mean = self.visibilities(theta)
         pyro.sample("visibilities", ObservedVisibilities(mean, self.noise), obs=self.noise.data)
         return theta
@@ -144,6 +152,12 @@ class GalaxyFit:
         """Log of prior times likelihood: the log probability of the Pyro model's trace at theta."""
         trace = poutine.trace(poutine.condition(self.pyro_model, data=dict(theta))).get_trace()
         return torch.as_tensor(trace.log_prob_sum())
+
+    def log_mass_prior(self, theta: Theta) -> Float[Tensor, "*batch"]:
+        """Log of the prior on the stars' mass over the uniform one of ``intensity_rb``, which it stands for; 0 without one."""
+        if self.mass_prior is None:
+            return torch.zeros((), dtype=torch.float64)
+        return self.mass_prior.log_density(theta) + next(p.log_prior_width for p in self.priors.free if p.name == "intensity_rb")
 
     def one_curve(self) -> contextlib.AbstractContextManager[None]:
         """Inside, pivots and model share the stars' velocity curve where they are given one and the same tensors."""
@@ -230,7 +244,7 @@ class PosteriorTarget:
                 # a prior's very edge may lie outside the model's domain: a scale length of exactly 0 is no disc
                 return torch.tensor(-torch.inf, dtype=torch.float64), torch.zeros_like(z)
         # the same as `log_density`, without a trace of the Pyro program, which takes as long as a small model
-        value = likelihood + self.coordinates.log_prior(leaf, log_jacobian)
+        value = likelihood + self.coordinates.log_prior(leaf, log_jacobian) + self.fit.log_mass_prior(theta)
         self._last = (leaf.detach(), self.coordinates.vector(theta).detach(), log_jacobian.detach())
         if not torch.isfinite(value):
             return torch.tensor(-torch.inf, dtype=torch.float64), torch.zeros_like(z)
@@ -262,7 +276,7 @@ class PosteriorTarget:
         noise = self.together.noise
         visibilities = self.together.visibilities_of_chains({name: value.to(noise.data.device) for name, value in theta.items()})
         likelihood = torch.func.vmap(lambda item: noise.log_likelihood_of(noise.residual(item)))(visibilities)
-        value = likelihood.to(prior.device) + prior
+        value = likelihood.to(prior.device) + prior + self.fit.log_mass_prior(theta)
         vector = torch.stack([theta[name] for name in self.coordinates.names], dim=-1)
         self._last_of_chains = (leaf.detach(), vector.detach(), log_jacobian.detach())
         (gradient,) = torch.autograd.grad(value.sum(), leaf)
@@ -290,10 +304,14 @@ class PosteriorTarget:
         return vector, log_jacobian
 
     def fisher(self, z: Float[Tensor, "param"], *, with_prior: bool = True) -> Float[Tensor, "param param"]:
-        """``J^T J`` plus the prior's inverse variances, 1 for nearly every coordinate."""
+        """``J^T J`` plus the prior's inverse variances, 1 for nearly every coordinate, and what a prior on the stars' mass adds."""
+        mass_prior = self.fit.mass_prior if with_prior else None
+
         def residual(here: Tensor) -> Tensor:
             with self.fit.one_curve():
-                return self.fit.whitened_residual(self.coordinates.to_theta(here)[0])
+                theta = self.coordinates.to_theta(here)[0]
+                found = self.fit.whitened_residual(theta)
+            return found if mass_prior is None else torch.cat([found.flatten(), mass_prior.residual(theta).to(found.dtype)[None]])
 
         matrix = gauss_newton(jacobian(residual, z))
         return matrix + torch.diag(self.coordinates.prior_precision(z.detach())) if with_prior else matrix
@@ -325,10 +343,10 @@ def build_model(recipe: Recipe, gridded: GriddedVisibilities) -> GalaxyFit:
     options = recipe.fit.model
     dtype = torch.float32 if options.precision == "float32" else torch.float64
     priors = build_priors(recipe.fit, gridded.n_block)
-    _check_line(recipe.galaxy.rest_frequency, gridded, priors)
-    _check_centre(gridded.grid.field_of_view, priors)
+    check_line(recipe.galaxy.rest_frequency, gridded, priors)
+    check_centre(gridded.grid.field_of_view, priors)
     emulator: Any = load_model(options.emulator)
-    _check_emulator_range(emulator, priors, recipe.galaxy.distance)
+    check_emulator_range(emulator, priors, recipe.galaxy.distance)
     galaxy_model = GalaxyModel(
         gridded.grid,
         frequency=gridded.frequency,
@@ -351,46 +369,4 @@ def build_model(recipe: Recipe, gridded: GriddedVisibilities) -> GalaxyFit:
     )
     noise = VisibilityNoise(gridded, likelihood=options.likelihood, continuum=options.continuum, order=options.continuum_order, dtype=dtype)
     nuisances = BlockNuisances(gridded, dtype=dtype) if options.block_flux or options.block_position else None
-    return GalaxyFit(galaxy_model, noise, priors, nuisances)
-
-
-def _check_line(rest_frequency: float, gridded: GriddedVisibilities, priors: Priors) -> None:
-    """Refuse another line than was reduced, and one whose every systemic velocity lies outside the band."""
-    if not math.isclose(rest_frequency, gridded.rest_frequency, rel_tol=1e-8):
-        reduced = gridded.rest_frequency
-        raise RecipeError(f"galaxy.rest_frequency must be that of the reduced data, {reduced:.9g} Hz, got {rest_frequency:.9g} Hz")
-    velocity = gridded.velocity
-    low, high = float(velocity.min()), float(velocity.max())
-    edges = priors.edges
-    if "systemic_velocity" in edges and not (edges["systemic_velocity"][0] <= high and low <= edges["systemic_velocity"][1]):
-        raise RecipeError(f"the line must lie inside the band, {low:.1f} to {high:.1f} km/s, got systemic velocities of "
-                          f"{edges['systemic_velocity'][0]:g} to {edges['systemic_velocity'][1]:g} km/s")
-
-
-def _check_centre(field_of_view: float, priors: Priors) -> None:
-    """Refuse centres that all lie outside the image."""
-    half, edges = 0.5 * field_of_view, priors.edges
-    for name in ("x", "y"):
-        low, high = edges.get(name, (0.0, 0.0))
-        if low > half or high < -half:
-            raise RecipeError(f"the centre must lie inside the image, {-half:g} to {half:g} arcsec, "
-                              f"got {name} of {low:g} to {high:g} arcsec")
-
-
-def _check_emulator_range(emulator: Any, priors: Priors, distance: float) -> None:
-    """Refuse priors whose corners the emulator was not trained for, before hours are spent."""
-    from supermage.constants import pc_per_arcsec
-
-    edges = priors.edges
-    for side in (0, 1):
-        gradient = edges.get("ml_gradient", (0.0, 0.0))[side]
-        gamma = edges["gamma"][side] + gradient
-        beta = gamma - edges["gamma_minus_beta"][side]
-        radius = edges["break_r"][side] * pc_per_arcsec(distance)
-        try:
-            emulator.check_domain(*(torch.tensor(v, dtype=torch.float64) for v in (edges["alpha"][side], beta, gamma, radius)))
-        except DomainError as error:
-            words, narrow = str(error), ""
-            if gradient and words.startswith("gamma must"):
-                words, narrow = f"gamma + ml_gradient{words.removeprefix('gamma')}", ": narrow the prior of gamma or of ml_gradient"
-            raise RecipeError(f"the priors must stay inside the emulator's range: {words}{narrow}") from None
+    return GalaxyFit(galaxy_model, noise, priors, nuisances, build_mass_prior(recipe, emulator, priors))

@@ -66,6 +66,14 @@ class Posterior:
         return {str(k): float(v) for k, v in json.loads(text).get("parameters", {}).items()} if text else {}
 
     @property
+    def mass_prior(self) -> dict[str, Any]:
+        """The prior on the stars' mass, see `supermage.inference.mass_prior.StellarMassPrior.notes`, or empty.
+
+        Its draws are in ``sample_stats``: ``log_stellar_mass``, ``log_mass_prior`` and ``mass_prior_score``.
+        """
+        return dict(json.loads(str(self._data.attrs.get("mass_prior", "{}"))))
+
+    @property
     def fixed(self) -> dict[str, float]:
         """Parameters that were held, with their values."""
         return {str(k): float(v) for k, v in json.loads(str(self._data.attrs.get("fixed", "{}"))).items()}

@@ -15,10 +15,13 @@ from supermage.forward.deprojection import NukerDeprojection
 from supermage.inference.parameters import OPTIONAL, TABLE_1, Parameter, block_parameters
 from supermage.models.nuker_mge import BOX, EDGE_TOLERANCE
 from supermage.physical import broken_rule
-from supermage.recipe import BLOCK_PARAMETER, OPTIONAL_NAMES, FitSection, Prior
+from supermage.recipe import BLOCK_PARAMETER, OPTIONAL_NAMES, FitSection, MassPriorSection, Prior
 
 CUSP, INNERMOST, CUSP_SHARE = 0.01, 2.0, 0.2
 """Radii (pc) whose masses are compared, and the share from which on a cusp counts as a black hole's double."""
+
+SEEN_DATA = "the prior on the stars' mass comes from what has seen the fitted data: they count twice, and intervals come out too narrow"
+"""What is said of a prior that is not independent of the likelihood."""
 
 FULL_TURN = 359.0
 """A prior on the position angle at least this wide (deg) is a whole circle."""
@@ -34,10 +37,13 @@ class Priors:
         Sampled parameters in the order of Table 1; their ``lower`` and ``upper`` (or ``normal``) are the prior's.
     fixed
         Values of the others.
+    mass
+        What the recipe says of a prior on the stars' mass, which stands for the uniform one of ``intensity_rb``.
     """
 
     free: tuple[Parameter, ...]
     fixed: Mapping[str, float]
+    mass: MassPriorSection | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -94,7 +100,8 @@ def _check_disc(what: str, name: str, value: float) -> None:
 
 
 def cautions(priors: Priors, distance: float) -> tuple[str, ...]:
-    """What the priors allow and is yet risky, a line each: stars packed so tightly that no data can tell them from a black hole.
+    """What the priors allow and is yet risky, a line each: stars packed so tightly that no data can tell them from a black hole, and data
+    that count twice.
 
     Nothing is said of priors that leave the emulator's range: a fit refuses them.
 
@@ -103,18 +110,19 @@ def cautions(priors: Priors, distance: float) -> tuple[str, ...]:
     distance
         Mpc.
     """
+    twice = (SEEN_DATA,) if priors.mass is not None and priors.mass.seen_data else ()
     edges = priors.edges
     alpha, gamma, difference = edges["alpha"][0], edges["gamma"][1], -edges["gamma_minus_beta"][0]
     break_radius = edges["break_r"][0] * pc_per_arcsec(distance)
     corner = {"alpha": alpha, "gamma": gamma, "beta - gamma": difference, "break_radius": break_radius}
     within = all(BOX[name][0] * (1.0 - EDGE_TOLERANCE) <= value <= BOX[name][1] * (1.0 + EDGE_TOLERANCE) for name, value in corner.items())
     if "log10_mbh" not in priors.names or not within:
-        return ()
+        return twice
     inside, all_of_it = NukerDeprojection(alpha, gamma + difference, gamma).enclosed_mass(np.array([CUSP, INNERMOST]) / break_radius)
     share = float(inside / all_of_it)
     if share < CUSP_SHARE:
-        return ()
-    return (f"at the priors' edge, alpha = {alpha:g} with gamma = {gamma:g}, {100.0 * share:.0f} % of the stars' mass inside "
+        return twice
+    return (*twice, f"at the priors' edge, alpha = {alpha:g} with gamma = {gamma:g}, {100.0 * share:.0f} % of the stars' mass inside "
             f"{INNERMOST:g} pc lies inside {CUSP:g} pc, degenerate with a black hole; alpha from 0.3 on avoids it",)
 
 
@@ -158,4 +166,4 @@ def build_priors(fit: FitSection, blocks: int = 0) -> Priors:
             fixed[parameter.name] = prior.fixed
         else:
             free.append(parameter)
-    return Priors(tuple(free), fixed)
+    return Priors(tuple(free), fixed, fit.mass_prior)

@@ -19,6 +19,7 @@ from supermage.report.citations import bibtex
 from supermage.report.figures import FIGURES, find_figure
 from supermage.report.figures_sky import moment_pair
 from supermage.report.mass import summary_lines
+from supermage.report.mass_prior_words import summary_words
 from supermage.report.profiles import components
 from supermage.report.record import read_record
 from supermage.report.sections import lead, sections
@@ -140,7 +141,7 @@ def _write(case: Case, work: Path, progress: Progress) -> None:
     galaxy = case.record.recipe.galaxy
     title = f"Black hole of {galaxy.name if galaxy else case.record.path.stem}: {case.verdict.status.value}"
     (work / "index.html").write_text(html.page(title, lead(case), sections(case, png, downloads)), encoding="utf-8")
-    lines = summary_lines(case.record, case.verdict)
+    lines = summary_lines(case.record, case.verdict) + (() if case.mass_prior is None else summary_words(case.mass_prior))
     (work / MARKER).write_text("\n".join(lines) + "\n", encoding="utf-8")
     progress.advance()
     progress.done(case.verdict.status.value)

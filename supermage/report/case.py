@@ -17,6 +17,8 @@ from supermage.data_reduction.gridded import GriddedVisibilities, open_visibilit
 from supermage.errors import DataError, DomainError, nearest_name
 from supermage.plots.profile import outer_level
 from supermage.report.cubes import SkyCubes, sky_cubes
+from supermage.report.mass_prior import MassPriorFacts, mass_prior_facts
+from supermage.report.mass_prior_words import judge_mass_prior
 from supermage.report.noise import noise_facts
 from supermage.report.predictive import Predictive, predictive_of
 from supermage.report.profiles import Profiles, as_tensors, flux_inside, profiles_of
@@ -108,7 +110,11 @@ class Case:
             return self._fit
         from supermage.inference.model import build_model
 
-        return build_model(self.record.recipe, self.gridded)
+        recipe = self.record.recipe
+        if recipe.fit is not None and recipe.fit.mass_prior is not None:
+            # its numbers are in the posterior: neither estimator nor catalogue need be here
+            recipe = recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"mass_prior": None})})
+        return build_model(recipe, self.gridded)
 
     @property
     def continuum(self) -> bool:
@@ -205,8 +211,16 @@ class Case:
     @cached_property
     def verdict(self) -> Verdict:
         """The verdict on this posterior."""
-        others = {p.name: p.width_ratio for p in self.record.parameters if p.name != MASS}
-        return judge(self.mass_facts(), self.residual_facts(), convergence_facts(self.record), others, disc_inside=self.disc_inside())
+        # with a prior on the stars' mass intensity_rb has no uniform one that its width could be held against
+        left_out = {MASS} if self.mass_prior is None else {MASS, "intensity_rb"}
+        others = {p.name: p.width_ratio for p in self.record.parameters if p.name not in left_out}
+        found = judge(self.mass_facts(), self.residual_facts(), convergence_facts(self.record), others, disc_inside=self.disc_inside())
+        return found if self.mass_prior is None else judge_mass_prior(found, self.mass_prior)
+
+    @cached_property
+    def mass_prior(self) -> MassPriorFacts | None:
+        """What a prior on the stars' mass did, where the fit had one."""
+        return mass_prior_facts(self.record, self.fit.galaxy_model, self.band_draws()) if self.record.mass_prior is not None else None
 
     def disc_inside(self) -> float:
         """Fraction of the median gas disc's flux that lies inside the image."""

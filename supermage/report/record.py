@@ -87,6 +87,24 @@ class Sampled:
 
 
 @dataclass(frozen=True, eq=False)
+class StoredMassPrior:
+    """A prior on the stars' mass as a posterior keeps it.
+
+    Attributes
+    ----------
+    notes
+        See `supermage.inference.mass_prior.StellarMassPrior.notes`.
+    log_mass, log_density, score
+        log10 of the mass (Msun) of every draw, the prior's log density there, and its normal score under the prior, shape (chain, draw).
+    """
+
+    notes: Mapping[str, Any]
+    log_mass: FloatArray
+    log_density: FloatArray
+    score: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
 class Record:
     """A whole posterior file.
 
@@ -106,6 +124,8 @@ class Record:
         True values of a mock, or empty.
     facts
         The file's attributes: seed, versions, command and the like.
+    mass_prior
+        On the stars' mass, where the fit had one.
     """
 
     path: Path
@@ -115,6 +135,7 @@ class Record:
     fixed: Mapping[str, float]
     truth: Mapping[str, float]
     facts: Mapping[str, Any]
+    mass_prior: StoredMassPrior | None = None
 
     def __getitem__(self, name: str) -> Sampled:
         for parameter in self.parameters:
@@ -204,7 +225,15 @@ def read_record(path: str | Path) -> Record:
         truth=posterior.truth,
         facts=facts,
         log_density=np.asarray(stats["lp"].values, dtype=float) if "lp" in stats else None,
+        mass_prior=_mass_prior(posterior.mass_prior, stats),
     )
+
+
+def _mass_prior(notes: Mapping[str, Any], stats: Any) -> StoredMassPrior | None:
+    names = ("log_stellar_mass", "log_mass_prior", "mass_prior_score")
+    if not notes or any(name not in stats for name in names):
+        return None
+    return StoredMassPrior(notes, *(np.asarray(stats[name].values, dtype=float) for name in names))
 
 
 def _first_line(error: Exception) -> str:

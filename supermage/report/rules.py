@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from supermage.report.mass_prior import CONTRADICT, IN_TENSION
 from supermage.report.statistics import EDGE
 from supermage.report.verdict import (
     BIN_SIGMA,
@@ -39,7 +40,8 @@ RULES: dict[Status, str] = {
     ),
     Status.DO_NOT_TRUST: (
         "A mass or an upper limit would be claimed, but the residuals are structured, or the noise is not what is stated, or the mass "
-        "piles up on the upper edge of its prior with more than the prior's density there."
+        "piles up on the upper edge of its prior with more than the prior's density there, or a prior on the stars' mass and the data "
+        f"contradict each other: they are {CONTRADICT:g} standard deviations apart or more."
     ),
     Status.UPPER_LIMIT: (
         f"The posterior reaches down to the lower edge of its prior, with more than {EDGE_REACHED:g} of the prior's density in the lowest "
@@ -61,6 +63,9 @@ DEFINITIONS = (
     "deviations. A correlation that a wrong scale alone explains does not count.",
     f"The sphere of influence is called resolved from {RESOLVED_BEAMS:g} beams across (median diameter) and marginally resolved from "
     f"{MARGINAL_BEAMS:g}; below that the words say that the mass leans on the model of the stars. It decides only as said above.",
+    f"A prior on the stars' mass and the data are called in tension from {IN_TENSION:g} standard deviations on: their difference over the "
+    "root of their summed variances, measured by the same fit without the prior where there is one, else by how the data moved and "
+    "narrowed the prior. Tension is said in the headline, as is a prior that has seen the fitted data.",
     f"A fit that was interrupted before its end, and a gas disc with more than {100 * (1 - LEAST_INSIDE):g} % of its flux beyond the "
     "image, are said, and decide nothing.",
 )

@@ -14,6 +14,7 @@ from supermage.report.figure import FigureSpec
 from supermage.report.figures_fit import CHAIN_FIGURES, CORNER_FIGURES, MASS_FIGURES, PROFILE_FIGURES, RESIDUAL_FIGURES, TABLE_FIGURES
 from supermage.report.figures_sky import SKY_FIGURES
 from supermage.report.mass import mass_statement
+from supermage.report.mass_prior_words import mass_prior_section
 from supermage.report.record import Sampled
 from supermage.report.tables import Row, row
 from supermage.report.text import html_symbol, html_unit, minus
@@ -40,6 +41,7 @@ def sections(case: Case, png: PNG, downloads: dict[str, Path]) -> list[tuple[str
     return [
         ("verdict", "Verdict", _verdict(case)),
         ("mass", "Black-hole mass", _mass(case) + _figures(case, png, MASS_FIGURES)),
+        *(() if case.mass_prior is None else (("mass-prior", "Prior on the stars' mass", mass_prior_section(case.mass_prior)),)),
         ("parameters", "Parameters", _parameters(case) + _figures(case, png, TABLE_FIGURES)),
         ("data", "Data, model, residual", _figures(case, png, SKY_FIGURES)),
         ("residuals", "Residuals and noise", _residuals(case) + _figures(case, png, RESIDUAL_FIGURES)),
@@ -129,6 +131,8 @@ def _parameters(case: Case) -> str:
         "Angles: mean and intervals about the mean direction.",
         style="note",
     )
+    if case.mass_prior is not None:
+        fixed += html.paragraph("intensity_rb has no uniform prior but that of the stars' mass, between the bounds that the table gives.")
     return html.table(head + (["Truth (inside)"] if mock else []), rows) + note + fixed
 
 

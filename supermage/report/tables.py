@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -108,6 +110,7 @@ def latex_table(record: Record, *, claimed: bool) -> str:
         r"interval, 95\,\% interval, posterior over prior width. Masses scale as $D$; its error is not included."
         + ("" if claimed else " The black-hole mass is not a measurement.")
         + (f" Held fixed: {held}." if held else "")
+        + ("" if record.mass_prior is None else _mass_prior(record.mass_prior.notes))
         + "}",
         rf"\begin{{tabular}}{{ll{'c' * (len(head) - 2)}}}",
         r"\hline",
@@ -128,6 +131,13 @@ def latex_table(record: Record, *, claimed: bool) -> str:
         ]
         lines.append(" & ".join(cells + ([f"${item.truth}$" if item.truth else "--"] if mock else [])) + r" \\")
     return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _mass_prior(notes: Mapping[str, Any]) -> str:
+    """What stands for the uniform prior of ``intensity_rb``, for the caption."""
+    known = rf"\log_{{10}} M_\star/M_\odot = {notes['centre']:.3f} \pm {notes['width']:.3f}"
+    where = _escape(str(notes["aperture"]))
+    return f" {_fixed_symbol('intensity_rb')} has the prior of the stars' mass, ${known}$ inside {where}, between its bounds."
 
 
 def _fixed_symbol(name: str) -> str:

@@ -1,0 +1,166 @@
+"""What a recipe's ``[fit.mass_prior]`` says of the stars' mass: numbers, or an estimator's word on a galaxy of a catalogue."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from supermage.errors import DataError, ModelFileError, RecipeError, nearest_name
+from supermage.recipe import MassPriorSection, Recipe
+
+TARGET = "log_mstar"
+"""What is asked of an estimator: log10 of the stellar mass, Msun."""
+
+INSIDE = 1.0
+"""Score of a galaxy above which it is unlike those that the estimator was trained on."""
+
+APERTURES = {"1rhsm": (1.0, "r_hsm"), "2rhsm": (2.0, "r_hsm")}
+"""Radius of an estimator's sphere: how many times which column of the catalogue, kpc."""
+
+NUMBERS = "numbers of the recipe"
+
+
+@runtime_checkable
+class MassDensity(Protocol):
+    """A density of log10 of a mass, normal or a marginal of `supermage.models.mass_prior.MassPrior`."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density."""
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Probability below a value."""
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Quantile."""
+
+
+@dataclass(frozen=True)
+class MassKnowledge:
+    """A density of log10 of the stars' mass, Msun, inside a sphere.
+
+    Attributes
+    ----------
+    density
+        Its log10 density, of one galaxy.
+    radius
+        Of the aperture, kpc.
+    aperture, source
+        The aperture, and where the numbers are from, in words.
+    estimator
+        Name of the model, empty where the recipe gives numbers.
+    seen_data
+        Whether the source has seen the data that are fitted.
+    out_of_distribution
+        Whether the estimator was not trained on the like of this galaxy.
+    """
+
+    density: MassDensity = field(repr=False)
+    radius: float
+    aperture: str
+    source: str
+    estimator: str = ""
+    seen_data: bool = False
+    out_of_distribution: bool = False
+
+
+def read_mass_knowledge(recipe: Recipe, section: MassPriorSection) -> MassKnowledge:
+    """Read numbers, or ask the estimator.
+
+    Raises
+    ------
+    RecipeError
+        If numbers are missing, or the model predicts no mass.
+    DataError, ModelFileError
+        If catalogue or estimator cannot be used, or the table does not hold the galaxy once.
+    """
+    if section.model is not None:
+        return _predicted(recipe, section, section.model)
+    if section.mean is None or section.width is None or section.radius is None:
+        raise RecipeError("fit.mass_prior without a model needs mean, radius and width, got none")
+    numbers = torch.tensor((section.mean, section.width), dtype=torch.float64)
+    density = torch.distributions.Normal(numbers[0], numbers[1], validate_args=False)
+    return MassKnowledge(density, section.radius, f"a sphere of {section.radius:g} kpc", NUMBERS, seen_data=section.seen_data)
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """What the draws of a fit depend on, for its fingerprint: numbers, estimator, the catalogue's content; not where files lie."""
+    section = None if recipe.fit is None else recipe.fit.mass_prior
+    if section is None:
+        return {}
+    found = section.model_dump(mode="json", exclude={"catalogue", "seen_data"})
+    if section.model is not None and section.catalogue is not None:
+        from supermage.models.registry import describe
+
+        found |= {"model": describe(section.model), "catalogue": _checksum(recipe.path(section.catalogue))}
+    return {"mass_prior": found}
+
+
+def _checksum(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"fit.mass_prior.catalogue must be a readable table, got {path} ({error.strerror})") from None
+
+
+def _predicted(recipe: Recipe, section: MassPriorSection, name: str) -> MassKnowledge:
+    from supermage.models.catalogue import read_catalogue
+    from supermage.models.registry import load_model
+
+    if section.catalogue is None:
+        raise RecipeError(f"fit.mass_prior by the model '{name}' needs catalogue, got none")
+    estimator = load_model(name)
+    if not hasattr(estimator, "reasons"):
+        raise RecipeError(f"fit.mass_prior.model must be an estimator of galaxy masses, got '{name}', which predicts none")
+    path, galaxy = recipe.path(section.catalogue), section.galaxy_id
+    row = _row(read_catalogue(path, columns=section.columns or None, units=section.units or None), galaxy, path)
+    who = f"{'the only row' if galaxy is None else f'galaxy {galaxy}'} of {path.name}"
+    (why,) = estimator.reasons(row)
+    if why:
+        raise DataError(f"fit.mass_prior.model must be able to predict {who}, got nothing: {why}")
+    with warnings.catch_warnings():
+        # that a galaxy is unlike the training set is told with the prior, once, and by the report
+        warnings.simplefilter("ignore")
+        prior = estimator.predict(row)[0]
+    radius, aperture = _aperture(section, row, str(prior.aperture), path)
+    unlike = not float(prior.out_of_distribution) <= INSIDE
+    return MassKnowledge(prior.marginal(TARGET), radius, aperture, f"{prior.source}, {who}", name, section.seen_data, unlike)
+
+
+def _row(table: Any, galaxy: int | str | None, path: Path) -> Any:
+    """The galaxy's row, a table of one."""
+    if galaxy is None:
+        if len(table) != 1:
+            raise DataError(f"fit.mass_prior needs galaxy_id where the catalogue has several rows, got {len(table)} in {path}")
+        return table
+    if "galaxy_id" not in table.colnames:
+        raise DataError(f"a catalogue must have the column galaxy_id here, got {path} without{nearest_name('galaxy_id', table.colnames)}")
+    found = np.flatnonzero(np.asarray([str(value) == str(galaxy) for value in table["galaxy_id"]]))
+    if len(found) != 1:
+        raise DataError(f"fit.mass_prior.galaxy_id must name one row of the catalogue, got {len(found)} rows of {galaxy} in {path}")
+    return table[found]
+
+
+def _aperture(section: MassPriorSection, row: Any, kind: str, path: Path) -> tuple[float, str]:
+    """Radius of the estimator's sphere for this galaxy, kpc, and what it is in words."""
+    multiple, unit = APERTURES.get(kind, (np.nan, "")) if kind != "ratio" else (_number(row, "aperture_ratio"), "r50_3d")
+    if not unit:
+        raise ModelFileError(f"an estimator's aperture must be one of {', '.join(APERTURES)} and ratio, got '{kind}' of {section.model}")
+    words = {"r_hsm": "R_hsm", "r50_3d": "R50"}[unit]
+    if section.radius is not None:
+        return section.radius, f"the sphere of {section.radius:g} kpc that the recipe gives for the estimator's in {words}"
+    radius = multiple * _number(row, unit)
+    if not np.isfinite(radius):
+        raise DataError(f"fit.mass_prior needs the radius of the estimator's aperture: give radius, or {unit} in {path.name}, got neither")
+    return radius, f"the sphere of {multiple:g} {words}, {radius:.3g} kpc"
+
+
+def _number(row: Any, name: str) -> float:
+    """A column's number in a table of one row, NaN where there is none."""
+    return float(np.ma.filled(np.ma.asarray(row[name], dtype=float), np.nan)[0]) if name in row.colnames else np.nan

@@ -1,0 +1,142 @@
+"""What a recipe says of the stars' mass: an estimator's word on a galaxy of a catalogue, by a stand-in and by `tng-gbdt` itself."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from astropy.table import Table
+
+from supermage.errors import DataError, ModelFileError, RecipeError
+from supermage.inference.mass_knowledge import MassKnowledge, identity, read_mass_knowledge
+from supermage.inference.mass_prior import StellarMassPrior, build_mass_prior
+from supermage.inference.priors import build_priors
+from supermage.models import registry
+from supermage.models.registry import load_model
+from supermage.recipe import Recipe
+from tests.inference.test_mass_prior import recipe_of, toy_unit_mass
+from tests.inference.toy import TRUTH
+
+
+class FakePrior:
+    """As `supermage.models.mass_prior.MassPrior` is asked: rows, a marginal, an aperture, a score."""
+
+    source = "tng-gbdt version 1, weights 0123"
+
+    def __init__(self, rows: list[float], aperture: str = "1rhsm", score: float = 0.5) -> None:
+        self.rows, self.aperture, self.out_of_distribution = rows, aperture, torch.tensor(score)
+
+    def __getitem__(self, index: int) -> FakePrior:
+        return FakePrior([self.rows[index]], self.aperture, float(self.out_of_distribution))
+
+    def marginal(self, name: str) -> torch.distributions.Normal:
+        assert name == "log_mstar"
+        return torch.distributions.Normal(torch.tensor(self.rows[0], dtype=torch.float64), 0.05, validate_args=False)
+
+
+@pytest.fixture
+def estimator(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """An estimator of log M* = -0.4 M_r + 2, and its settings."""
+    settings: dict[str, Any] = {}
+
+    def predict(table: Table) -> FakePrior:
+        warnings.warn("1 of 1 rows lie outside the training set", UserWarning, stacklevel=2)
+        return FakePrior([float(m) * -0.4 + 2.0 for m in table["M_r"]], **settings)
+
+    model = SimpleNamespace(predict=predict, reasons=lambda table: ["" if np.isfinite(m) else "needs M_r" for m in
+                                                                     np.ma.filled(table["M_r"], np.nan)])
+    monkeypatch.setattr(registry, "load_model", lambda name: model)
+    monkeypatch.setattr(registry, "describe", lambda name: f"{name} version 1, weights 0123")
+    return settings
+
+
+def catalogue(path: Path, **columns: object) -> Recipe:
+    table = Table({"galaxy_id": [7, 9], "M_r": [-21.0, -22.0], "r_hsm": [4.0, 5.5], "r50_3d": [3.0, 5.0], **columns})
+    for name, unit in (("M_r", "mag"), ("r_hsm", "kpc"), ("r50_3d", "kpc")):
+        table[name].unit = unit
+    table.write(path / "galaxies.ecsv", overwrite=True)
+    section = {"model": "tng-gbdt", "catalogue": "galaxies.ecsv", "galaxy_id": 9}
+    return recipe_of(section).model_copy(update={"folder": path})
+
+
+def read(recipe: Recipe, **changes: object) -> MassKnowledge:
+    assert recipe.fit is not None and recipe.fit.mass_prior is not None
+    return read_mass_knowledge(recipe, recipe.fit.mass_prior.model_copy(update=changes))
+
+
+def test_an_estimators_word_on_a_galaxy(tmp_path: Path, estimator: dict[str, Any]) -> None:
+    recipe = catalogue(tmp_path)
+    found = read(recipe)
+    assert float(found.density.icdf(torch.tensor(0.5, dtype=torch.float64))) == pytest.approx(10.8)
+    assert found.radius == 5.5 and found.aperture == "the sphere of 1 R_hsm, 5.5 kpc" and not found.out_of_distribution
+    assert found.source == "tng-gbdt version 1, weights 0123, galaxy 9 of galaxies.ecsv" and found.estimator == "tng-gbdt"
+    estimator |= {"aperture": "2rhsm", "score": 1.4}
+    found = read(recipe)
+    assert found.radius == 11.0 and found.out_of_distribution and found.aperture == "the sphere of 2 R_hsm, 11 kpc"
+    assert "unlike what the estimator was trained on" in StellarMassPrior(found, toy_unit_mass).words(1.0)
+    assert read(recipe, radius=3.0).radius == 3.0
+    estimator["aperture"] = "ratio"
+    assert read(catalogue(tmp_path, aperture_ratio=[1.0, 1.5])).aperture == "the sphere of 1.5 R50, 7.5 kpc"
+
+
+def test_what_an_estimator_cannot_serve_is_refused(tmp_path: Path, estimator: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = catalogue(tmp_path)
+    for changes, message in (({"galaxy_id": 8}, "must name one row of the catalogue, got 0 rows of 8"),
+                             ({"galaxy_id": None}, "needs galaxy_id where the catalogue has several rows, got 2")):
+        with pytest.raises(DataError, match=message):
+            read(recipe, **changes)
+    with pytest.raises(DataError, match=r"needs the radius of the estimator's aperture: give radius, or r_hsm in galaxies.ecsv"):
+        read(catalogue(tmp_path, r_hsm=[4.0, np.nan]))
+    with pytest.raises(DataError, match=r"must be able to predict galaxy 9 of galaxies.ecsv, got nothing: needs M_r"):
+        read(catalogue(tmp_path, M_r=[-21.0, np.nan]))
+    estimator["aperture"] = "30kpc"
+    with pytest.raises(ModelFileError, match="aperture must be one of 1rhsm, 2rhsm and ratio, got '30kpc' of tng-gbdt"):
+        read(catalogue(tmp_path))
+    before = identity(catalogue(tmp_path))
+    assert before["mass_prior"]["model"].startswith("tng-gbdt version 1") and "galaxies" not in json.dumps(before)
+    assert identity(catalogue(tmp_path, r_hsm=[4.0, 5.6])) != before
+    (tmp_path / "galaxies.ecsv").unlink()
+    with pytest.raises(DataError, match=r"fit.mass_prior.catalogue must be a readable table"):
+        identity(recipe)
+    monkeypatch.setattr(registry, "load_model", lambda name: object())
+    with pytest.raises(RecipeError, match="must be an estimator of galaxy masses, got 'tng-gbdt', which predicts none"):
+        read(catalogue(tmp_path))
+    assert identity(Recipe()) == {}
+
+
+def test_tng_gbdt_serves_as_the_prior(tmp_path: Path) -> None:
+    """An early type of M_r = -22: one density by the loop and by all chains together; its gradient is the marginal's."""
+    emulator = load_model("nuker-mge")
+    recipe = catalogue(tmp_path, M_r=[-21.0, -22.0], g_r=[0.75, 0.78], sigma_3d1=[180.0, 220.0])
+    table = Table.read(tmp_path / "galaxies.ecsv")
+    for name, unit in (("g_r", "mag"), ("sigma_3d1", "km / s")):
+        table[name].unit = unit
+    table.write(tmp_path / "galaxies.ecsv", overwrite=True)
+    assert recipe.fit is not None
+    prior = build_mass_prior(recipe, emulator, build_priors(recipe.fit))
+    assert prior is not None and prior.knowledge.source.startswith("tng-gbdt version 1, weights ")
+    assert prior.knowledge.source.startswith(identity(recipe)["mass_prior"]["model"])
+    assert prior.knowledge.aperture == "the sphere of 1 R_hsm, 5.5 kpc" and not prior.knowledge.out_of_distribution
+    assert 10.3 < prior.centre < 11.2 and 0.01 < prior.width < 0.15
+    rng = np.random.default_rng(1)
+    many = {name: torch.from_numpy(np.full(4, value) * rng.uniform(0.99, 1.01, 4)) for name, value in TRUTH.items()}
+    many["intensity_rb"].requires_grad_(True)
+    together = prior.log_density(many)
+    one = torch.stack([prior.log_density({name: values[k] for name, values in many.items()}) for k in range(4)])
+    assert torch.allclose(together, one, rtol=1e-10)
+    (slope,) = torch.autograd.grad(together.sum(), many["intensity_rb"])
+    with torch.no_grad():
+        mass = prior.log_mass(many)
+        numerical = (prior.knowledge.density.log_prob(mass + 1e-5) - prior.knowledge.density.log_prob(mass - 1e-5)) / 2e-5
+    assert torch.allclose(slope, numerical, rtol=1e-5, atol=1e-5)
+    kept = prior.statistics({name: values.detach().numpy().reshape(2, 2) for name, values in many.items()}, {})
+    assert math.isfinite(float(kept["mass_prior_score"].sum()))
+    accepted = prior.draw(build_priors(recipe.fit), 400, np.random.default_rng(2)).accepted
+    assert accepted > 0.2
