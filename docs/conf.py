@@ -33,3 +33,5 @@ napoleon_use_ivar = True
 napoleon_attr_annotations = False
 add_module_names = False
 default_role = "code"
+# names in Attributes sections are looked up as if they were references, and two classes may have one of the same name
+suppress_warnings = ["ref.python"]
