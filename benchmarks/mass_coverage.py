@@ -131,8 +131,8 @@ def judge(trials: list[dict[str, Any]]) -> dict[str, Any]:
             "seconds_a_fit": round(float(np.median([one["seconds"] for one in trials])), 1)}  # fmt: skip
 
 
-def gradient_seconds(template: GriddedVisibilities, folder: Path) -> float:
-    """Median time of the posterior's value and gradient a chain, all chains together, one thread, s."""
+def gradient_seconds(template: GriddedVisibilities, folder: Path) -> tuple[float, float]:
+    """Median times of the posterior's value and gradient a chain, all chains together and one alone, one thread, s."""
     problem = Problem(build_model(recipe_of(folder, 0), template))
     middle = {name: 0.5 * (low + high) for name, (low, high) in PRIORS.items()}
     target = problem.target(choose_chart(middle, problem.fit.priors))
@@ -140,11 +140,14 @@ def gradient_seconds(template: GriddedVisibilities, folder: Path) -> float:
     scatter = 0.05 * torch.from_numpy(np.random.default_rng(0).standard_normal((chains, len(PRIORS))))
     positions = target.coordinates.from_theta(middle) + scatter
     found = []
-    for _ in range(12):
-        began = time.perf_counter()
-        target.of_chains(positions)
-        found.append(time.perf_counter() - began)
-    return float(np.median(found[2:])) / chains
+    for carry in (target.of_chains, lambda many: target.value_and_gradient(many[0])):
+        times = []
+        for _ in range(12):
+            began = time.perf_counter()
+            carry(positions)
+            times.append(time.perf_counter() - began)
+        found.append(float(np.median(times[2:])))
+    return found[0] / chains, found[1]
 
 
 def main() -> None:
@@ -167,8 +170,9 @@ def main() -> None:
         if not template_path.exists():
             observe(folder).save(template_path)
         template = open_visibilities(template_path)
-        milliseconds = 1e3 * gradient_seconds(template, folder)
-        print(f"value and gradient: {milliseconds:.1f} ms; {template.n_cell} cells, {template.n_channel} channels", file=sys.stderr)
+        milliseconds, alone = (1e3 * seconds for seconds in gradient_seconds(template, folder))
+        print(f"value and gradient: {milliseconds:.1f} ms a chain in one pass, {alone:.1f} ms alone; {template.n_cell} cells, "
+              f"{template.n_channel} channels", file=sys.stderr)  # fmt: skip
         progress = make_progress()
         numbers = [number for number in range(part - 1, options.trials, parts)]
         progress.start("fits", len(numbers))
