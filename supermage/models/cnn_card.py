@@ -50,7 +50,8 @@ DENSITY = """
 `supermage.load_model("{title}").predict(maps)` is a `MassPrior` of log M* and log Mtot: a density, in `{folder}/`, trained and
 recalibrated on the network's predictions for galaxies of the validation, calibration and test parts, divided anew by group; the tables are
 of groups that neither the network nor the density nor its recalibration has learnt from (the network's best epoch was chosen on some). It
-widens to the population's for predictions, light and colours unlike those.
+widens to the population's for predictions, light and colours unlike those. Projections of one galaxy are rows of their own in these tables
+and not independent: the p-values come out too small.
 """
 
 
@@ -69,7 +70,8 @@ def write_cnn_card(path: Path, artefact: Path, *, tables: Mapping[str, Any] | No
     about: dict[str, Any] = json.loads((artefact / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     options, scaling = about["training"], about["scaling"]
     title = f"{'mock' if about['mock'] else 'galaxy'}-cnn"
-    names = [f"{MAPS[name].description} ({MAPS[name].unit}, {scaling[name]['pixels']} x {scaling[name]['pixels']})" for name in scaling]
+    sizes = {name: f"{scaling[name]['pixels']} x {scaling[name]['pixels']}" for name in about["inputs"]}
+    names = [f"{MAPS[name].description} ({MAPS[name].unit}, {size})" for name, size in sizes.items()]
     log = [f"log10(1 + value / {item['soft']:.3g}) of {MAPS[name].description}, then linear." for name, item in scaling.items()
            if item["stretch"] == "log"]  # fmt: skip
     split = about["split"] + (": the scatter below is too small." if about["leaking_split"] else ".")

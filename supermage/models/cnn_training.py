@@ -345,7 +345,10 @@ def build(recipe: Recipe, *, progress: Progress | None = None) -> CNNTraining:
     """The problem of a recipe with ``kind = "galaxy-cnn"``; makes the maps first where the recipe says how."""
     options = read_options(recipe)
     if options.mock is not None:
-        make_mock_maps(recipe.path(options.maps), options.mock, progress=progress)
+        devices = find_devices(options.precision)
+        if devices.is_first:
+            make_mock_maps(recipe.path(options.maps), options.mock, progress=progress)
+        devices.wait()
     return CNNTraining(options, recipe.train.seed if recipe.train else 1, MapStore(recipe.path(options.maps)))
 
 
@@ -364,4 +367,5 @@ def train_cnn(recipe: Recipe, *, progress: Progress | None = None) -> Path:
         problem.run(checkpoint, fingerprint, stored, progress=progress)
         artefact = problem.finish(recipe.path(recipe.train.output), checkpoint.parent, progress=progress)
     checkpoint.unlink(missing_ok=True)
+    problem.devices.close()
     return artefact

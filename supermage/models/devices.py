@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch import distributed as dist
+
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for one that makes maps or measures."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -60,6 +64,11 @@ class Devices:
         if self.world > 1:
             dist.barrier()
 
+    def close(self) -> None:
+        """Part from the others."""
+        if self.world > 1:
+            dist.destroy_process_group()
+
     @contextmanager
     def precision(self) -> Iterator[None]:
         """Where convolutions are taken in the precision asked for."""
@@ -81,6 +90,6 @@ def find_devices(precision: Precision = "auto") -> Devices:
     if cards:
         torch.cuda.set_device(device)
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if cards else "gloo")
+        dist.init_process_group("nccl" if cards else "gloo", timeout=PATIENCE)
     half = precision == "bfloat16" or (precision == "auto" and cards and torch.cuda.is_bf16_supported())
     return Devices(device, rank, world, half)
