@@ -18,7 +18,7 @@ import pytest
 from supermage import cli
 from supermage.errors import DataError
 
-COMMANDS = ("simulate", "calibrate", "reduce", "fit", "train", "report")
+COMMANDS = ("simulate", "calibrate", "reduce", "fit", "train", "predict", "report")
 RECIPE = """
 [galaxy]
 name = "a galaxy"
@@ -89,7 +89,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(("words", "part"), [
-    (("fti", "x.toml"), "a command must be one of simulate, calibrate, reduce, fit, train, report, got 'fti'; did you mean 'fit'?"),
+    (("fti", "x.toml"), "a command must be one of simulate, calibrate, reduce, fit, train, predict, report, got 'fti'; did you mean 'fit'?"),
     (("zzz",), "got 'zzz'"),
     (("fit",), "Missing argument 'RECIPE.toml'"),
     (("fit", "a.toml", "b.toml"), "b.toml"),

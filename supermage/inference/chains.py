@@ -93,6 +93,13 @@ class Target(Protocol):
         """Parameters at z and the log Jacobian of the map."""
 
 
+class MetricTarget(Target, Protocol):
+    """A target that knows its Fisher matrix."""
+
+    def fisher(self, z: Tensor) -> Tensor:
+        """Fisher matrix plus prior at z."""
+
+
 def start_chain(target: Target, position: Tensor, *, step_size: float, seed: int, number: int) -> Chain:
     """A chain at a position (param,), with a generator of its own that follows from the run's seed and the chain's number."""
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1))
@@ -306,7 +313,7 @@ def approach_together_in_chart(problem: Problem, chart: Chart, segments: Sequenc
     return run_together(target, [_with_own_metric(target, segment) for segment in segments])
 
 
-def _with_own_metric(target: PosteriorTarget, segment: Segment) -> Segment:
+def _with_own_metric(target: MetricTarget, segment: Segment) -> Segment:
     precision = target.fisher(segment.chain.state.position[0])
     if not bool(torch.isfinite(precision).all()):
         return segment
