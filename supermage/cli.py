@@ -164,7 +164,7 @@ def predict(catalogue: Annotated[Path, typer.Argument(metavar="CATALOGUE", help=
             unit: Annotated[list[str] | None, typer.Option("--unit", metavar="NAME=UNIT",
                                                            help="A column's unit, where the catalogue states none; repeat.")] = None,
             dask: Annotated[str | None, typer.Option("--dask", metavar="ADDRESS", help="Scheduler of a Dask cluster.")] = None) -> None:
-    """Predict galaxy masses, with intervals, for a whole catalogue.
+    """Predict galaxy masses, with intervals.
 
     The same rows come out with medians, 68 and 95 % intervals, and how far each lies outside the training set; a row that cannot be
     predicted is kept, empty, with the reason.
