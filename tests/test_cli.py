@@ -89,7 +89,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(("words", "part"), [
-    (("fti", "x.toml"), "a command must be one of simulate, calibrate, reduce, fit, train, predict, report, got 'fti'; did you mean 'fit'?"),
+    (("fti", "x.toml"),
+     "a command must be one of simulate, calibrate, reduce, fit, train, predict, report, got 'fti'; did you mean 'fit'?"),
     (("zzz",), "got 'zzz'"),
     (("fit",), "Missing argument 'RECIPE.toml'"),
     (("fit", "a.toml", "b.toml"), "b.toml"),
