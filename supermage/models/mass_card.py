@@ -25,7 +25,7 @@ Predicts the joint density of stellar, dark and total mass within {sphere}: a `M
   because part of the training rows lost features by chance.
 - Split: {split};
   rows: {rows}. The calibration part serves the recalibration alone, the test part the tables below alone.
-- Density: trees (LightGBM with the settings of Chu et al., Table 3; cross-fitted by group) on a linear fit give first guesses; {members}
+- Density: trees (LightGBM, {rounds} with 5 leaves; cross-fitted by group) on a linear fit give first guesses; {members}
   networks of {depth} hidden layers of {hidden} SiLU units, trained {steps} steps, give {components} Gaussians each in log M*,
   log(Mtot/M* - 1) and log(gas and black holes / dark matter); a sinh-arcsinh map of each coordinate recalibrates. Mtot >= M* and
   Mtot >= M* + Mdm hold by construction.
@@ -73,7 +73,7 @@ def write_mass_card(path: Path, about: dict[str, Any]) -> None:
         **{key: network[key] for key in ("members", "components", "hidden", "depth")},
         sphere=SPHERES[about["aperture"]], cuts="; ".join(about["cuts"]) or "nothing", features=", ".join(about["features"]), edge=EDGE,
         needs=", ".join(about["needs"]), rows=", ".join(f"{name} {count}" for name, count in about["rows"].items()),
-        steps=training["steps"],
+        steps=training["steps"], rounds=training["rounds"],
     )  # fmt: skip
     for title, table in about["scores"].items():
         text += f"\n## On the {title}\n\n{calibration_table(table)}"

@@ -23,7 +23,7 @@ from supermage.models.mass_coordinates import (
 )
 from supermage.models.warped_mixture import LineMixture, WarpedMixture
 
-NODES = {1: 51, 2: 27}
+NODES = {1: 101, 2: 27}
 """Of the integral over each coordinate that a marginal integrates out, for every component: one coordinate, or two."""
 
 NODE_REACH = 7.5
@@ -45,7 +45,8 @@ def line_of_target(
     """The exact marginal of a target, up to the rule of the integral: a mixture on a line.
 
     log M*, log M*/L and log f* are functions of one coordinate. Of the others one coordinate is left under the integral and the rest stand
-    at its nodes: u1 for log Mtot, u3 for log fdm, u1 and u3 for log Mdm.
+    at its nodes: u2 for log Mtot, u3 for log fdm, u1 and u3 for log Mdm. What is left is a coordinate of which the
+    target is never nearly independent, so that a marginal is as smooth as the components behind it.
 
     Parameters
     ----------
@@ -65,9 +66,9 @@ def line_of_target(
     if name == "log_fstar":
         line = mixture.line(1)
         return _with(line, line.offset, (-1, 1))
-    outer, link = {"log_mtot": ((0,), (1, 1)), "log_fdm": ((2,), (-1, -1)), "log_mdm": ((0, 2), None)}[name]
+    outer, inner, link = _ORDER[name]
     points, weights = nodes_of_gaussian(NODES[len(outer)]) if nodes is None else nodes
-    ordered = mixture.only((*outer, 1))
+    ordered = mixture.only((*outer, inner))
     grid = torch.cartesian_prod(*[points] * len(outer)).reshape(-1, len(outer))
     weight = torch.cartesian_prod(*[weights] * len(outer)).reshape(-1, len(outer)).prod(-1)
     mean, factor = ordered.mean[..., None, :], ordered.factor[..., None, :, :]
@@ -77,15 +78,21 @@ def line_of_target(
     head = ordered.only(tuple(range(len(outer))))
     bent = head.warp.forward(outside, head.centre[..., None, None, :], head.scale[..., None, None, :])
     bent = torch.where(mixture.warped[:, None, None], bent, outside)
-    offset = bent[..., 0] if outer[0] == 0 else torch.zeros_like(bent[..., 0])
-    if 2 in outer:
-        offset = offset - log_sum(bent[..., -1])
+    offset = log_sum(bent[..., 0]) if name == "log_mtot" else -log_sum(bent[..., -1])
+    if name == "log_mdm":
+        offset = offset + bent[..., 0]
     flat = (*mixture.batch_shape, -1)
     return LineMixture(
         (mixture.log_weight[..., None] + torch.log(weight)).reshape(flat), location.reshape(flat),
         factor[..., -1, -1].expand(location.shape).reshape(flat), offset.reshape(flat), mixture.warped.repeat_interleave(len(grid)),
         ordered.centre[..., -1], ordered.scale[..., -1], ordered.warp.coordinate(len(outer)), link,
     )  # fmt: skip
+
+
+_ORDER: dict[str, tuple[tuple[int, ...], int, tuple[int, int] | None]] = {
+    "log_mtot": ((1,), 0, None), "log_fdm": ((2,), 1, (-1, -1)), "log_mdm": ((0, 2), 1, None),
+}  # fmt: skip
+"""Of each target: coordinates at the integral's nodes, the one left, and the link (see `LineMixture`)."""
 
 
 def _with(line: LineMixture, offset: Tensor, link: tuple[int, int] | None) -> LineMixture:

@@ -202,7 +202,7 @@ class MassTraining:
     def _recalibrated(self, prior: MassPrior) -> Warp:
         truth = {name: torch.from_numpy(value) for name, value in self.truth("calibration").items()}
         numbers = torch.zeros(3, 4, dtype=torch.float64)
-        nodes = nodes_of_gaussian(21, 5.0)
+        nodes = nodes_of_gaussian(31, 5.0)
         for latent, served in enumerate(SERVED):
 
             def probability(point: Float[Tensor, "4"], latent: int = latent, served: tuple[str, ...] = served) -> list[Tensor]:

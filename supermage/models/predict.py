@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,8 +26,8 @@ from supermage.models.out_of_distribution import OutOfDistributionWarning
 from supermage.models.prediction_files import TableWriter
 from supermage.progress import Progress, SilentProgress
 
-CHUNK = 20_000
-"""Rows predicted at once, about 20 MB of features and mixtures a thousand."""
+CHUNK = 10_000
+"""Rows of a piece: what a thread predicts at once, in some 60 MB."""
 
 QUANTILES = {"median": 0.5, "lower_68": 0.16, "upper_68": 0.84, "lower_95": 0.025, "upper_95": 0.975}
 """Ending of an output column -> probability."""
@@ -84,7 +86,7 @@ def predict_catalogue(
     columns, units
         Canonical name -> name in the file, and -> unit, where they differ.
     rows
-        Rows predicted at once: what memory is needed for.
+        Rows of a piece; every core has two under way, which is what memory is needed for.
     dask
         Address of a Dask scheduler whose workers predict; they need the package and the model under the same name.
     progress
@@ -181,7 +183,7 @@ def predict_table(table: Table, model: str, targets: Sequence[str] = DEFAULT) ->
     score = np.full(len(table), np.nan)
     values = np.full((len(table), len(targets), len(QUANTILES)), np.nan)
     if known.any():
-        prior = estimator.prior_of(standard[known], torch.from_numpy(light[known]), num_threads=torch.get_num_threads())
+        prior = estimator.prior_of(standard[known], torch.from_numpy(light[known]), num_threads=1)
         score[known] = prior.out_of_distribution.numpy()
         for number, name in enumerate(targets):
             values[known, number] = fast_quantiles(prior, name, list(QUANTILES.values()))
@@ -212,7 +214,9 @@ def _chain(first: Table, rest: Iterable[Table]) -> Iterator[Table]:
 def _predicted(pieces: Iterator[Table], model: str, targets: Sequence[str], dask: str | None) -> Iterator[Table]:
     """Predicted pieces in their order."""
     if dask is None:
-        yield from (predict_table(piece, model, targets) for piece in pieces)
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        with ThreadPoolExecutor(workers) as pool:
+            yield from _in_order(pieces, lambda piece: pool.submit(predict_table, piece, model, targets), 2 * workers)
         return
     try:
         from distributed import Client
@@ -224,10 +228,19 @@ def _predicted(pieces: Iterator[Table], model: str, targets: Sequence[str], dask
         raise DataError(f"a Dask scheduler must answer at {dask}, got: {' '.join(str(error).split())[:120]}") from None
     with client:
         most = 2 * max(1, sum(client.ncores().values()))
-        waiting: deque[Any] = deque()
+        yield from _in_order(pieces, lambda piece: client.submit(predict_table, piece, model, tuple(targets), pure=False), most)
+
+
+def _in_order(pieces: Iterator[Table], submit: Callable[[Table], Any], most: int) -> Iterator[Table]:
+    """Results of submitted pieces in the pieces' order, so many under way at once; what is under way is dropped where nobody asks on."""
+    waiting: deque[Any] = deque()
+    try:
         for piece in pieces:
-            waiting.append(client.submit(predict_table, piece, model, tuple(targets), pure=False))
+            waiting.append(submit(piece))
             if len(waiting) >= most:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        for item in waiting:
+            item.cancel()
