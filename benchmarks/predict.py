@@ -2,8 +2,8 @@
 
     python benchmarks/predict.py [--rows 1000000] [--model tng-gbdt] [--format parquet] [--folder DIR]
 
-A catalogue of random rows (a normal with the mean and the correlations of the model's training set, one row in ten with a gap, one in
-a thousand without magnitudes) is written, then predicted by `predict_catalogue` in a process of its own, whose largest resident memory
+A catalogue of random rows (a normal with the mean and the covariance of the model's training set, one row in ten with a gap, one in a
+thousand without magnitudes) is written, then predicted by `predict_catalogue` in a process of its own, whose largest resident memory
 is taken.
 """
 
@@ -72,11 +72,11 @@ def write_catalogue(estimator: MassEstimator, path: Path, rows: int) -> None:
     """Random rows in the model's columns, in pieces."""
     generator = np.random.default_rng(0)
     space = estimator.space
-    factor = np.linalg.cholesky(space.correlation)
+    factor = np.linalg.cholesky(estimator.region.covariance)
     with TableWriter(path) as writer:
         for first in range(0, rows, PIECE):
             count = min(PIECE, rows - first)
-            values = space.mean + space.spread * (generator.standard_normal((count, len(factor))) @ factor.T)
+            values = space.mean + space.spread * (estimator.region.mean + generator.standard_normal((count, len(factor))) @ factor.T)
             features = dict(zip(space.names, values.T, strict=True))
             writer.add(catalogue_of(features, first, generator))
 

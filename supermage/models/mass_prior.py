@@ -23,7 +23,7 @@ from supermage.models.mass_coordinates import (
 )
 from supermage.models.warped_mixture import LineMixture, WarpedMixture
 
-NODES = {1: 101, 2: 27}
+NODES = {1: 201, 2: 27}
 """Of the integral over each coordinate that a marginal integrates out, for every component: one coordinate, or two."""
 
 NODE_REACH = 7.5
