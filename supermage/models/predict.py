@@ -125,7 +125,8 @@ def predict_catalogue(
     progress.start(f"predicting with {estimator.source}", None)
     with writer:
         for table in _predicted(_chain(first, pieces), str(model), targets, dask):
-            table.meta.update(input=str(path.name), **provenance(estimator))
+            table.meta.pop("checked", None)
+            table.meta.update(input=path.name, **provenance(estimator))
             writer.add(table)
             outside = _filled(table["out_of_distribution"]) > 1.0
             count += np.array([len(table), (table["reason"] != "").sum(), outside.sum()])
