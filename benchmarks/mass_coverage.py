@@ -159,7 +159,8 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, nargs="+", help="judge these files and run nothing")
     options = parser.parse_args()
     if options.judge:
-        print(json.dumps(judge([one for path in options.judge for one in read(path).values()]), indent=1))
+        known = {number: one for path in options.judge for number, one in read(path).items()}
+        print(json.dumps(judge(list(known.values())), indent=1))
         return
     torch.set_num_threads(1)
     part, parts = (int(piece) for piece in options.part.split("/"))

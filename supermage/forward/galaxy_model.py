@@ -20,7 +20,7 @@ from supermage.errors import DomainError
 from supermage.forward.channels import ChannelResponse, apparent_over_true
 from supermage.forward.cube import SkySampler, channel_flux
 from supermage.forward.disc import DiscNodes, disc_nodes, gas_disc, unresolved_variance
-from supermage.forward.mass_model import MassModel, ShapeModel
+from supermage.forward.mass_model import MassModel, ShapeModel, SharedCurve
 from supermage.forward.mge import floored_root, safe_root
 from supermage.forward.nuker import Amount, as_float_tensor, as_radius
 from supermage.forward.operators import CellGather, LineFlux
@@ -217,7 +217,7 @@ class GalaxyModel(nn.Module):
         theta = self._checked(theta, names_of(component, theta, self.mass_model.halo))
         return safe_root(self.mass_model(theta, component)(torch.log(radius * self.scale)))
 
-    def one_curve(self) -> contextlib.AbstractContextManager[None]:
+    def one_curve(self) -> contextlib.AbstractContextManager[SharedCurve]:
         """See :meth:`MassModel.one_curve`."""
         return self.mass_model.one_curve()
 
@@ -255,20 +255,27 @@ class GalaxyModel(nn.Module):
             result = result + self._single_channels(table, basis, phase, centre)
         return torch.view_as_complex(result.contiguous())
 
-    def visibilities_of_chains(self, theta: Theta) -> Complex[Tensor, "chain block chan cell"]:
-        """Model visibilities, Jy, of several chains' parameters, each of shape (chain,).
+    def visibilities_of_chains(
+        self, theta: Theta, *, curve: Float[Tensor, "chain knot"] | None = None
+    ) -> Complex[Tensor, "chain block chan cell"]:
+        """Model visibilities, Jy, of several chains' parameters, each of shape (chain,), whose stars' curves may be at hand.
 
         One vmapped pass on a graphics card, and on a CPU where a chain's arrays are small, so that calling costs more than reckoning: half
         the time a chain at 20 channels and 32 x 32 pixels. Else one after the other: one chain's arrays stay in the cache, all do not.
         """
         names, points = tuple(theta), torch.stack([torch.as_tensor(value) for value in theta.values()], dim=-1)
 
-        def single(point: Tensor, rows: int | None = None) -> Tensor:
-            return self.visibilities(dict(zip(names, point.unbind(), strict=True)), rows=rows)
+        def single(point: Tensor, curve: Tensor | None, rows: int | None = None) -> Tensor:
+            one = dict(zip(names, point.unbind(), strict=True))
+            with self.one_curve() as shared:
+                if curve is not None:
+                    shared.keep(one, curve)
+                return self.visibilities(one, rows=rows)
 
         if points.device.type == "cpu" and self.edges.shape[0] * (self.edges.shape[1] - 1) * self.log_radius.numel() > SMALL:
-            return torch.stack([single(point) for point in points])
-        return torch.func.vmap(partial(single, rows=self.table_rows(theta["inclination"])))(points)
+            return torch.stack([single(point, None if curve is None else curve[chain]) for chain, point in enumerate(points)])
+        every = partial(single, rows=self.table_rows(theta["inclination"]))
+        return torch.func.vmap(every, in_dims=(0, None if curve is None else 0))(points, curve)
 
     def _gather(self, table: Tensor, weights: tuple[Tensor, Tensor], basis: CellBasis, phase: Tensor) -> Tensor:
         cast_weights = (weights[0].to(self.dtype), weights[1].to(self.dtype))

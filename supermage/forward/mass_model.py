@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -28,6 +29,27 @@ class ShapeModel(Protocol):
     def weights(self, alpha: Tensor, beta: Tensor, gamma: Tensor) -> Tensor:
         """Peak surface densities, shape (..., gauss)."""
         ...
+
+
+@dataclass
+class SharedCurve:
+    """The stars' scale-free curve that was reckoned last, and the tensors of shape and axis ratio that it is of."""
+
+    shape: tuple[Tensor | None, ...] = ()
+    curve: Tensor | None = None
+
+    @staticmethod
+    def _shape_of(theta: Mapping[str, Tensor]) -> tuple[Tensor | None, ...]:
+        return (theta["alpha"], theta["gamma_minus_beta"], theta["gamma"], theta.get("ml_gradient"), theta["qintr"])
+
+    def of(self, theta: Mapping[str, Tensor]) -> Tensor | None:
+        """The curve, if it is of these very tensors."""
+        asked = self._shape_of(theta)
+        return self.curve if len(self.shape) == len(asked) and all(a is b for a, b in zip(self.shape, asked, strict=True)) else None
+
+    def keep(self, theta: Mapping[str, Tensor], curve: Tensor) -> None:
+        """Remember a curve as that of these tensors."""
+        self.shape, self.curve = self._shape_of(theta), curve
 
 
 class MassModel(nn.Module):
@@ -62,7 +84,7 @@ class MassModel(nn.Module):
             raise DomainError(f"halo must be 'none' or 'nfw', got {halo!r}")
         self.emulator, self.scale, self.halo = emulator, scale, halo
         self.curve = ScaleFreeCurve(emulator.width_ratio)
-        self._kept: list[tuple[tuple[Tensor | None, ...], Tensor]] | None = None
+        self._shared: SharedCurve | None = None
 
     def forward(self, theta: Mapping[str, Tensor], component: str = "total") -> Callable[[Tensor], Tensor]:
         """Squared circular velocity, (km/s)^2, of one component or of all as a function of ln(R / pc), any shape.
@@ -98,25 +120,23 @@ class MassModel(nn.Module):
         return self.emulator.weights(theta["alpha"], steeper - theta["gamma_minus_beta"], steeper).to(torch.float64)
 
     @contextlib.contextmanager
-    def one_curve(self) -> Iterator[None]:
+    def one_curve(self) -> Iterator[SharedCurve]:
         """Inside, the stars' scale-free curve is reckoned once for one and the same tensors of shape and axis ratio, and shared.
 
         For code that asks twice within one gradient. Not for two gradients: the first backward pass frees what the second would need.
         """
-        before, self._kept = self._kept, []
+        before, self._shared = self._shared, SharedCurve()
         try:
-            yield
+            yield self._shared
         finally:
-            self._kept = before
+            self._shared = before
 
-    def _scale_free(self, theta: Mapping[str, Tensor], intrinsic: Tensor) -> Tensor:
-        shape = (theta["alpha"], theta["gamma_minus_beta"], theta["gamma"], theta.get("ml_gradient"), intrinsic)
-        for known, curve in self._kept or []:
-            if all(a is b for a, b in zip(known, shape, strict=True)):
-                return curve
-        curve = self.curve.velocity_squared(self._weights(theta), intrinsic)
-        if self._kept is not None:
-            self._kept[:] = [(shape, curve)]
+    def _scale_free(self, theta: Mapping[str, Tensor]) -> Tensor:
+        shared = self._shared or SharedCurve()
+        curve = shared.of(theta)
+        if curve is None:
+            curve = self.curve.velocity_squared(self._weights(theta), theta["qintr"])
+            shared.keep(theta, curve)
         return curve
 
     def _stars(self, theta: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:
@@ -125,6 +145,6 @@ class MassModel(nn.Module):
         observed = torch.sqrt((intrinsic * torch.sin(inclination)) ** 2 + torch.cos(inclination) ** 2)
         break_radius = theta["break_r"] * self.scale
         strength = GRAVITATIONAL_CONSTANT * 10.0 ** theta["intensity_rb"] * break_radius * observed
-        curve = strength * self._scale_free(theta, intrinsic)
+        curve = strength * self._scale_free(theta)
         log_break = torch.log(break_radius)
         return lambda log_radius: self.curve.interpolate(curve, (log_radius - log_break).flatten()).reshape(log_radius.shape)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.errors import DomainError, RecipeError
+from supermage.forward.mass_model import SharedCurve
 from supermage.inference.coordinates import Coordinates, Pivots
 from supermage.inference.likelihood import ObservedVisibilities, VisibilityNoise
 from supermage.inference.mass_prior import StellarMassPrior, build_mass_prior
@@ -141,12 +142,15 @@ class GalaxyFit:
         visibilities = self.galaxy_model.visibilities(theta)
         return visibilities if self.nuisances is None else self.nuisances(theta, visibilities)
 
-    def visibilities_of_chains(self, theta: Theta) -> Complex[Tensor, "chain block chan cell"]:
-        """Model visibilities of several chains' parameters, each of shape (chain,), in one pass where the forward model has one."""
+    def visibilities_of_chains(self, theta: Theta, **at_hand: Tensor) -> Complex[Tensor, "chain block chan cell"]:
+        """Model visibilities of several chains' parameters, each of shape (chain,), in one pass where the forward model has one.
+
+        ``at_hand``: their stars' curves, ``curve``, where :meth:`one_curve` has given them.
+        """
         together = getattr(self.galaxy_model, "visibilities_of_chains", None)
         if together is None or self.nuisances is not None:
             return torch.func.vmap(self.visibilities)(dict(theta))
-        return torch.as_tensor(together(theta))
+        return torch.as_tensor(together(theta, **at_hand))
 
     def log_prob(self, theta: Theta) -> Float[Tensor, ""]:
         """Log of prior times likelihood: the log probability of the Pyro model's trace at theta."""
@@ -159,9 +163,10 @@ class GalaxyFit:
             return torch.zeros((), dtype=torch.float64)
         return self.mass_prior.log_density(theta) + next(p.log_prior_width for p in self.priors.free if p.name == "intensity_rb")
 
-    def one_curve(self) -> contextlib.AbstractContextManager[None]:
+    def one_curve(self) -> contextlib.AbstractContextManager[SharedCurve | None]:
         """Inside, pivots and model share the stars' velocity curve where they are given one and the same tensors."""
-        keeping: Callable[[], contextlib.AbstractContextManager[None]] = getattr(self.galaxy_model, "one_curve", contextlib.nullcontext)
+        keeping: Callable[[], contextlib.AbstractContextManager[SharedCurve | None]]
+        keeping = getattr(self.galaxy_model, "one_curve", contextlib.nullcontext)
         return keeping()
 
     def log_likelihood(self, theta: Theta) -> Float[Tensor, ""]:
@@ -272,9 +277,10 @@ class PosteriorTarget:
     def of_chains(self, position: Float[Tensor, "chain param"]) -> tuple[Float[Tensor, "chain"], Float[Tensor, "chain param"]]:
         """Log density and gradient of several chains in one vmapped pass."""
         leaf = position.detach().clone().requires_grad_(True)
-        theta, log_jacobian, prior = torch.func.vmap(self._theta_and_prior)(leaf)
+        theta, log_jacobian, prior, at_hand = torch.func.vmap(self._theta_and_prior)(leaf)
         noise = self.together.noise
-        visibilities = self.together.visibilities_of_chains({name: value.to(noise.data.device) for name, value in theta.items()})
+        there = {name: value.to(noise.data.device) for name, value in theta.items()}
+        visibilities = self.together.visibilities_of_chains(there, **at_hand if self.together is self.fit else {})
         likelihood = torch.func.vmap(lambda item: noise.log_likelihood_of(noise.residual(item)))(visibilities)
         value = likelihood.to(prior.device) + prior + self.fit.log_mass_prior(theta)
         vector = torch.stack([theta[name] for name in self.coordinates.names], dim=-1)
@@ -284,9 +290,11 @@ class PosteriorTarget:
         nothing = torch.full_like(value, -torch.inf)
         return torch.where(fine, value, nothing).detach(), torch.where(fine[:, None], gradient, torch.zeros_like(gradient))
 
-    def _theta_and_prior(self, z: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        theta, log_jacobian = self.coordinates.to_theta(z)
-        return theta, log_jacobian, self.coordinates.log_prior(z, log_jacobian)
+    def _theta_and_prior(self, z: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor, dict[str, Tensor]]:
+        with self.fit.one_curve() as shared:
+            theta, log_jacobian = self.coordinates.to_theta(z)
+        curve = None if shared is None else shared.of(theta)
+        return theta, log_jacobian, self.coordinates.log_prior(z, log_jacobian), {} if curve is None else {"curve": curve}
 
     def parameters_of_chains(self, position: Float[Tensor, "chain param"]) -> tuple[Float[Tensor, "chain param"], Float[Tensor, "chain"]]:
         """`parameters` of several chains; a chain is where it was last evaluated, or where it was last asked for."""

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from supermage.errors import CheckpointError, DomainError, RecipeError, nearest_name
@@ -30,7 +30,7 @@ from supermage.models.devices import Precision, find_devices
 from supermage.models.map_store import MapStore
 from supermage.models.mock_maps import MockMaps, make_mock_maps
 from supermage.models.resnet import SMALLEST_MAP, MultiBranchResNet
-from supermage.models.training import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
+from supermage.models.training import CHECKPOINT_SECONDS, options_of, read_checkpoint, write_checkpoint
 from supermage.progress import Progress, SilentProgress
 from supermage.recipe import Recipe, Section
 
@@ -107,18 +107,8 @@ def read_options(recipe: Recipe) -> Options:
     RecipeError
         Naming the first wrong key.
     """
-    given = dict(recipe.train.options) if recipe.train else {}
-    try:
-        return Options.model_validate({**PRESETS.get(str(given.get("preset", "small")), {}), **given})
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            raise RecipeError(f"train.options: unknown key '{key}'{nearest_name(key, Options.model_fields)}") from None
-        if problem["type"] == "missing":
-            raise RecipeError(f"train.options: missing key '{key}'") from None
-        message = problem["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"train.options.{key}: {message[0].lower()}{message[1:]}, got {problem['input']!r}") from None
+    preset = recipe.train.options.get("preset", "small") if recipe.train else "small"
+    return options_of(recipe, Options, PRESETS.get(str(preset)))
 
 
 def learning_rate(options: Options, epoch: int) -> float:

@@ -69,6 +69,9 @@ SHARED_FEATURES = _by_name(
 )
 """What catalogues of different simulations share."""
 
+CHOSEN_APERTURE = _by_name(Column("aperture_ratio", "", 0.01, 100.0, "radius of the sphere asked about, in units of r50_3d"))
+"""Of estimators whose sphere is the caller's choice."""
+
 CUT_COLUMNS = _by_name(
     Column("m_star_30kpc", "Msun", 0.0, 1e14, "stellar mass within 30 kpc"),
     Column("m_subhalo", "Msun", 0.0, 1e17, "mass of the whole subhalo"),
@@ -88,7 +91,7 @@ MASSES = _by_name(
 )
 """Masses that targets are made of."""
 
-COLUMNS = {**IDENTITY, **PAPER_FEATURES, **GROUP_CATALOGUE_FEATURES, **SHARED_FEATURES, **CUT_COLUMNS, **MASSES}
+COLUMNS = {**IDENTITY, **PAPER_FEATURES, **GROUP_CATALOGUE_FEATURES, **SHARED_FEATURES, **CHOSEN_APERTURE, **CUT_COLUMNS, **MASSES}
 """Every canonical column by name."""
 
 TARGETS: dict[str, str] = {

@@ -98,6 +98,9 @@ class MassEstimator:
 
     version = VERSION
 
+    def __repr__(self) -> str:
+        return f"MassEstimator({self.source}, aperture {self.aperture}, features {', '.join(self.space.names)})"
+
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of a catalogue that the model reads; some may be missing."""

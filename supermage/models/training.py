@@ -8,9 +8,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import torch
 from pydantic import Field, ValidationError
@@ -25,6 +25,8 @@ from supermage.progress import Progress, SilentProgress
 from supermage.recipe import Recipe, Section
 
 CHECKPOINT_SECONDS = 30.0
+
+Checked = TypeVar("Checked", bound=Section)
 
 
 class Schedule(Section):
@@ -117,23 +119,25 @@ def train(recipe: Recipe, *, progress: Progress | None = None) -> Path:
     return artefact
 
 
-def options_of(recipe: Recipe, section: type[Schedule]) -> Any:
-    """The checked ``[train.options]`` of a recipe.
+def options_of(recipe: Recipe, section: type[Checked], defaults: Mapping[str, Any] | None = None) -> Checked:
+    """The checked ``[train.options]`` of a recipe, over ``defaults``.
 
     Raises
     ------
     RecipeError
         Naming the first wrong key.
     """
-    options = recipe.train.options if recipe.train else {}
     try:
-        return section.model_validate(options)
+        return section.model_validate({**(defaults or {}), **(recipe.train.options if recipe.train else {})})
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             raise RecipeError(f"train.options: unknown key '{key}'{nearest_name(key, section.model_fields)}") from None
-        raise RecipeError(f"train.options.{key}: {problem['msg'].lower()}, got {problem['input']!r}") from None
+        if problem["type"] == "missing":
+            raise RecipeError(f"train.options: missing key '{key}'") from None
+        message = problem["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"train.options.{key}: {message[0].lower()}{message[1:]}, got {problem['input']!r}") from None
 
 
 def run_steps(
