@@ -93,13 +93,6 @@ class Target(Protocol):
         """Parameters at z and the log Jacobian of the map."""
 
 
-class MetricTarget(Target, Protocol):
-    """A target that knows its Fisher matrix."""
-
-    def fisher(self, z: Tensor) -> Tensor:
-        """Fisher matrix plus prior at z."""
-
-
 def start_chain(target: Target, position: Tensor, *, step_size: float, seed: int, number: int) -> Chain:
     """A chain at a position (param,), with a generator of its own that follows from the run's seed and the chain's number."""
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1))
@@ -304,17 +297,17 @@ def together_in_chart(problem: Problem, chart: Chart, segments: Sequence[Segment
 def approach_in_chart(problem: Problem, chart: Chart, segment: Segment) -> Drawn:
     """`run_segment` with the Fisher matrix of where the chain is as its metric: to come from a far start to the bulk, never for draws."""
     target = problem.target(chart)
-    return run_segment(target, _with_own_metric(target, segment))
+    return run_segment(target, _with_metric(segment, target.fisher(segment.chain.state.position[0])))
 
 
 def approach_together_in_chart(problem: Problem, chart: Chart, segments: Sequence[Segment]) -> list[Drawn]:
     """`approach_in_chart` of all chains in one vmapped pass a step."""
     target = problem.target(chart)
-    return run_together(target, [_with_own_metric(target, segment) for segment in segments])
+    precisions = target.fisher_of_chains(torch.cat([segment.chain.state.position for segment in segments]))
+    return run_together(target, [_with_metric(segment, precision) for segment, precision in zip(segments, precisions, strict=True)])
 
 
-def _with_own_metric(target: MetricTarget, segment: Segment) -> Segment:
-    precision = target.fisher(segment.chain.state.position[0])
+def _with_metric(segment: Segment, precision: Tensor) -> Segment:
     if not bool(torch.isfinite(precision).all()):
         return segment
     momentum = torch.zeros_like(segment.chain.state.momentum)
@@ -325,6 +318,11 @@ def _with_own_metric(target: MetricTarget, segment: Segment) -> Segment:
 def fisher_in_chart(problem: Problem, chart: Chart, z: Tensor, with_prior: bool = True) -> Tensor:
     """The Fisher matrix at z in a chart's coordinates; for `Workers.map`."""
     return problem.target(chart).fisher(z, with_prior=with_prior)
+
+
+def fishers_in_chart(problem: Problem, chart: Chart, points: Sequence[Tensor]) -> list[Tensor]:
+    """`fisher_in_chart` at many points in one vmapped pass."""
+    return list(problem.target(chart).fisher_of_chains(torch.stack(list(points))))
 
 
 def place_in_chart(problem: Problem, chart: Chart, chain: Chain, position: Tensor) -> Chain:

@@ -193,30 +193,35 @@ class Coordinates:
     def from_theta(self, theta: Mapping[str, float | Tensor]) -> Float[Tensor, "param"]:
         """The z of free parameters inside their priors; the inverse of `to_theta`."""
         full = {name: torch.as_tensor(value, dtype=torch.float64) for name, value in theta.items()} | self._fixed
-        z = torch.zeros(self.dimension, dtype=torch.float64)
-        for name, i in self._index.items():
+        parts: list[Tensor] = []
+        for name in self.names:
             lower, upper = self._bounds[name]
             if name in self._normal:
-                z[i] = (full[name] - self._normal[name][0]) / self._normal[name][1]
+                part = (full[name] - self._normal[name][0]) / self._normal[name][1]
             elif name in self._pivoted:
                 u = softbox_inverse(full[name], lower, upper) + self._offset(name, full)
-                z[i] = (u - self._centre[name]) / ((upper - lower) * _UNIFORM_STD)
+                part = (u - self._centre[name]) / ((upper - lower) * _UNIFORM_STD)
             else:
                 value = lower + torch.remainder(full[name] - lower, 360.0) if name in self.priors.circular else full[name]
-                z[i] = probit_inverse(value, lower, upper)
+                part = probit_inverse(value, lower, upper)
                 if name in self._stretch:
-                    z[i] = self._stretch[name].forward(z[i])
-        return z
+                    part = self._stretch[name].forward(part)
+            parts.append(torch.as_tensor(part, dtype=torch.float64))
+        return torch.stack(parts)
 
     def jacobian(self, z: Float[Tensor, "param"]) -> Float[Tensor, "param param"]:
         """Derivatives of the free parameters by z: a row for each pivot's parameter, a diagonal for the rest, which know their own z."""
+        return self.jacobians(z[None])[0]
+
+    def jacobians(self, z: Float[Tensor, "point param"]) -> Float[Tensor, "point param param"]:
+        """`jacobian` at several points."""
         leaf = z.detach().clone().requires_grad_(True)
-        theta = self.to_theta(leaf)[0]
-        # the sum of parameters of one variable each has their derivatives for its gradient
-        rest = sum((theta[name] for name in self.names if name not in self._pivoted), start=0.0 * leaf.sum())
-        matrix = torch.diag(torch.autograd.grad(rest, leaf, retain_graph=True)[0])
+        theta = torch.func.vmap(lambda point: self.to_theta(point)[0])(leaf)
+        # points know nothing of one another, nor do parameters of one variable each: the gradient of their sum has all derivatives
+        rest = sum((theta[name].sum() for name in self.names if name not in self._pivoted), start=0.0 * leaf.sum())
+        matrix = torch.diag_embed(torch.autograd.grad(rest, leaf, retain_graph=True)[0])
         for name in self._pivoted:
-            (matrix[self._index[name]],) = torch.autograd.grad(theta[name], leaf, retain_graph=True)
+            (matrix[:, self._index[name]],) = torch.autograd.grad(theta[name].sum(), leaf, retain_graph=True)
         return matrix.detach()
 
     def prior_precision(self, z: Float[Tensor, "param"]) -> Float[Tensor, "param"]:

@@ -28,6 +28,9 @@ radius, wide and hidden, mixed half as fast."""
 
 Matrix = Float[Tensor, "param param"]
 
+TOGETHER_CARRIED = 8
+"""Points whose matrices are carried in one pass: the same for any number of processes, so that sums come out the same."""
+
 
 @dataclass(frozen=True)
 class PivotChoice:
@@ -50,17 +53,19 @@ class PivotChoice:
 
 def carry_fishers(problem: Problem, old: Chart, new: Sequence[Chart], points: list[Tensor], fishers: list[Matrix]) -> list[list[Matrix]]:
     """Fisher matrices plus prior at points of the old chart, in each of the new ones; for `Workers.map`."""
-    here, all_there = problem.fit.coordinates(old), [problem.fit.coordinates(chart) for chart in new]
-    carried: list[list[Matrix]] = [[] for _ in new]
-    for z, fisher in zip(points, fishers, strict=True):
+    here, positions = problem.fit.coordinates(old), torch.stack(points)
+    precision = torch.func.vmap(here.prior_precision)(positions)
+    likelihood, jacobian = torch.stack(fishers) - torch.diag_embed(precision), here.jacobians(positions)
+    with torch.no_grad():
+        theta = torch.func.vmap(lambda z: here.to_theta(z)[0])(positions)
+    carried = []
+    for chart in new:
+        there = problem.fit.coordinates(chart)
         with torch.no_grad():
-            theta = here.to_theta(z)[0]
-        likelihood, jacobian = fisher - torch.diag(here.prior_precision(z)), here.jacobian(z)
-        for there, matrices in zip(all_there, carried, strict=True):
-            with torch.no_grad():
-                moved = there.from_theta(theta)
-            change = torch.linalg.solve(jacobian, there.jacobian(moved))
-            matrices.append(change.mT @ likelihood @ change + torch.diag(there.prior_precision(moved)))
+            moved = torch.func.vmap(there.from_theta)(theta)
+        change = torch.linalg.solve(jacobian, there.jacobians(moved))
+        precision = torch.func.vmap(there.prior_precision)(moved)
+        carried.append(list(change.mT @ likelihood @ change + torch.diag_embed(precision)))
     return carried
 
 
@@ -92,8 +97,9 @@ def choose_pivots(workers: Workers, chart: Chart, points: list[Tensor], fishers:
         return PivotChoice(chart, fishers, (before, before))
     trials = [replace(chart, velocity_radius=a * chart.velocity_radius, slope_radius=b * chart.slope_radius)
               for a, b in itertools.product(FACTORS, FACTORS) if (a, b) != (1.0, 1.0)]  # fmt: skip
-    of_points = workers.map(carry_fishers, [(chart, trials, [z], [fisher]) for z, fisher in zip(points, fishers, strict=True)])
-    carried = [[matrices[k][0] for matrices in of_points] for k in range(len(trials))]
+    shares = [slice(k, k + TOGETHER_CARRIED) for k in range(0, len(points), TOGETHER_CARRIED)]
+    brought = workers.map(carry_fishers, [(chart, trials, points[share], fishers[share]) for share in shares])
+    carried = [[matrix for share in brought for matrix in share[k]] for k in range(len(trials))]
     found = [stiffness(matrices) for matrices in carried]
     best = min(range(len(trials)), key=found.__getitem__)
     if not found[best] < WORTH_MOVING * before:

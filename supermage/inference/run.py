@@ -21,6 +21,7 @@ from supermage.inference.chains import (
     approach_in_chart,
     approach_together_in_chart,
     fisher_in_chart,
+    fishers_in_chart,
     place_in_chart,
     restart_adaptation,
     segment_in_chart,
@@ -353,7 +354,11 @@ def _fishers(run: Run, workers: Workers, points: list[list[Tensor]]) -> list[lis
     curvature changes from place to place; a covariance pooled over the few effective draws of a warm-up stage is far noisier than either.
     """
     each = len(points[0])
-    matrices = workers.map(fisher_in_chart, [(run.chart, z) for of_chain in points for z in of_chain])
+    every = [z for of_chain in points for z in of_chain]
+    if run.way in TOGETHER:
+        (matrices,) = workers.map(fishers_in_chart, [(run.chart, every)])
+    else:
+        matrices = workers.map(fisher_in_chart, [(run.chart, z) for z in every])
     return [matrices[c * each : (c + 1) * each] for c in range(len(points))]
 
 
