@@ -63,10 +63,18 @@ def carry_fishers(problem: Problem, old: Chart, new: Sequence[Chart], points: li
         there = problem.fit.coordinates(chart)
         with torch.no_grad():
             moved = torch.func.vmap(there.from_theta)(theta)
-        change = torch.linalg.solve(jacobian, there.jacobians(moved))
+        change, singular = torch.linalg.solve_ex(jacobian, there.jacobians(moved))
+        change[singular > 0] = torch.nan
         precision = torch.func.vmap(there.prior_precision)(moved)
         carried.append(list(change.mT @ likelihood @ change + torch.diag_embed(precision)))
     return carried
+
+
+def regular_points(problem: Problem, chart: Chart, points: list[Tensor]) -> list[bool]:
+    """Whether parameters follow z: a chain lost far beyond a prior's edge has none that do, and no matrix can be carried from there."""
+    jacobian = problem.fit.coordinates(chart).jacobians(torch.stack(points))
+    singular = torch.linalg.inv_ex(jacobian)[1] > 0
+    return (torch.isfinite(jacobian).all(dim=-1).all(dim=-1) & ~singular).tolist()
 
 
 def stiffness(fishers: list[Matrix]) -> float:

@@ -31,7 +31,7 @@ from supermage.inference.execution import TOGETHER
 from supermage.inference.langevin import KERNELS, PAPER, State
 from supermage.inference.metric import add_ridge, factor_of_precision, widest_direction
 from supermage.inference.model import Chart
-from supermage.inference.pivots import carry_chain, carry_positions, choose_pivots
+from supermage.inference.pivots import carry_chain, carry_positions, choose_pivots, regular_points
 from supermage.inference.widening import choose_widening
 from supermage.progress import Progress
 from supermage.recipe import SamplerSection
@@ -308,9 +308,11 @@ def _pooled_metric(run: Run, workers: Workers, sampler: SamplerSection) -> str:
 def _renew_chart(run: Run, workers: Workers, sampler: SamplerSection, position: FloatArray, known: list[tuple[Tensor, Tensor]]) -> str:
     """Choose pivots and widenings by which the Fisher matrix changes least over where the chains are, and carry chains and metric there."""
     finite = [(z, matrix) for z, matrix in known if bool(torch.isfinite(matrix).all())]
-    if not finite:
+    (regular,) = workers.map(regular_points, [(run.chart, [z for z, _ in finite])]) if finite else ([],)
+    points = [z for (z, _), kept in zip(finite, regular, strict=True) if kept]
+    fishers = [matrix for (_, matrix), kept in zip(finite, regular, strict=True) if kept]
+    if not points:
         return ""
-    points, fishers = [z for z, _ in finite], [matrix for _, matrix in finite]
     pivots = choose_pivots(workers, run.chart, points, fishers)
     if pivots.chart != run.chart:
         (points,) = workers.map(carry_positions, [(run.chart, pivots.chart, points)])

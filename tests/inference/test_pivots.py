@@ -12,7 +12,7 @@ from torch import Tensor
 from supermage.inference.chains import Workers, chain_in_chart, fisher_in_chart
 from supermage.inference.fit import choose_chart
 from supermage.inference.model import Chart
-from supermage.inference.pivots import FACTORS, carry_chain, carry_fishers, carry_position, choose_pivots, stiffness
+from supermage.inference.pivots import FACTORS, carry_chain, carry_fishers, carry_position, choose_pivots, regular_points, stiffness
 from tests.inference.toy import FREE, TRUTH, held, random_theta, toy_data, toy_fit
 
 FIT = toy_fit(toy_data(n_cell=20, n_channel=6), priors=held(*FREE))
@@ -39,6 +39,20 @@ def test_matrices_are_carried_as_they_would_be_computed(workers: Workers) -> Non
         direct = fisher_in_chart(workers.problem, NEW, there)
         assert torch.allclose(carried, direct, rtol=1e-6, atol=1e-8 * float(direct.abs().max()))
     assert not all(torch.allclose(carried, fisher, rtol=0.05) for carried, fisher in zip(all_carried, fishers, strict=True))
+
+
+def test_a_point_lost_beyond_an_edge_is_told_and_spoils_no_other(workers: Workers) -> None:
+    """Where a parameter no longer moves with its z there is nothing to solve for."""
+    here = points(3)
+    fishers = [fisher_in_chart(workers.problem, OLD, z) for z in here]
+    lost = here[1].clone()
+    coordinates = FIT.coordinates(OLD)
+    lost[coordinates.names.index(coordinates.plain[0])] = 60.0
+    assert regular_points(workers.problem, OLD, [here[0], lost, here[2]]) == [True, False, True]
+    (alone,) = carry_fishers(workers.problem, OLD, [NEW], here, fishers)
+    (carried,) = carry_fishers(workers.problem, OLD, [NEW], [here[0], lost, here[2]], fishers)
+    assert not bool(torch.isfinite(carried[1]).all())
+    assert torch.allclose(carried[0], alone[0]) and torch.allclose(carried[2], alone[2])
 
 
 def test_jacobian_of_a_chart_is_the_numerical_one() -> None:
