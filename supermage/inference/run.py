@@ -308,11 +308,12 @@ def _pooled_metric(run: Run, workers: Workers, sampler: SamplerSection) -> str:
 def _renew_chart(run: Run, workers: Workers, sampler: SamplerSection, position: FloatArray, known: list[tuple[Tensor, Tensor]]) -> str:
     """Choose pivots and widenings by which the Fisher matrix changes least over where the chains are, and carry chains and metric there."""
     finite = [(z, matrix) for z, matrix in known if bool(torch.isfinite(matrix).all())]
-    (regular,) = workers.map(regular_points, [(run.chart, [z for z, _ in finite])]) if finite else ([],)
-    points = [z for (z, _), kept in zip(finite, regular, strict=True) if kept]
-    fishers = [matrix for (_, matrix), kept in zip(finite, regular, strict=True) if kept]
-    if not points:
+    if finite and (run.chart.velocity_radius is not None or run.chart.widened):
+        (regular,) = workers.map(regular_points, [(run.chart, [z for z, _ in finite])])
+        finite = [pair for pair, kept in zip(finite, regular, strict=True) if kept]
+    if not finite:
         return ""
+    points, fishers = [z for z, _ in finite], [matrix for _, matrix in finite]
     pivots = choose_pivots(workers, run.chart, points, fishers)
     if pivots.chart != run.chart:
         (points,) = workers.map(carry_positions, [(run.chart, pivots.chart, points)])
