@@ -214,7 +214,7 @@ class PersistentMALA(MALA):
 
 
 class JitteredHMC(MALA):
-    """Hamiltonian trajectories of uniformly drawn length, up to three times the posterior's widest direction, under `MALA`'s metric."""
+    """Hamiltonian trajectories of jittered length, 1 to 2.6 times the posterior's widest direction, under `MALA`'s metric."""
 
     name = "hmc"
 

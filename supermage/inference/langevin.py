@@ -168,8 +168,12 @@ def barker(target: Target, state: State, factor: Float[Tensor, "... param param"
 STEP_JITTER = 0.2
 """Every step size is multiplied by a uniform number in 1 -+ this: no resonance, and a way out of stiff corners."""
 
-TRAJECTORY = 3.0
-"""Longest Hamiltonian trajectory in units of the posterior's widest direction; lengths are uniform below it (mean close to pi / 2)."""
+TRAJECTORY = (1.0, 2.6)
+"""Shortest and longest Hamiltonian trajectory in units of the posterior's widest direction; lengths are uniform between.
+
+About pi / 2 a Gaussian has forgotten where it was: 0.4 - 0.6 effective samples a gradient in 15 dimensions, 0.25 - 0.3 where lengths are
+uniform from 0 to 3, and a banana that such short ones do not pass is passed.
+"""
 
 MAX_LEAPFROG = 48
 """Most leapfrog steps of one trajectory."""
@@ -192,7 +196,8 @@ def _paper_kernel(target: Target, state: State, factor: Tensor, step_size: Tenso
 
 def _hmc_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw, length: float) -> tuple[State, Info]:
     # one length for all chains of a batch, so that they stay together
-    wanted = torch.ceil(TRAJECTORY * length * draw.jitter[0] / step_size.mean())
+    shortest, longest = TRAJECTORY
+    wanted = torch.ceil(length * (shortest + (longest - shortest) * draw.jitter[0]) / step_size.mean())
     n_steps = int(min(max(1.0, wanted.item()), MAX_LEAPFROG))
     return hmc(target, state, factor, step_size, draw, n_steps=n_steps)
 

@@ -206,9 +206,12 @@ def test_a_run_comes_back_from_a_checkpoint(tmp_path: object) -> None:
         assert all(np.array_equal(restored[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize(("kernel", "aim"), [("mala", 0.574), ("persistent-mala", 0.95), ("hmc", 0.8)])
+@pytest.mark.parametrize(("kernel", "aim"), [("mala", 0.574), ("persistent-mala", 0.95)])
 def test_the_draws_accept_what_was_aimed_at(kernel: str, aim: float) -> None:
-    """Dual averaging alone left MALA at 0.68; the last stage tries its step and corrects it. 4 x 400 draws, error some 0.015."""
+    """Dual averaging alone left MALA at 0.68; the last stage tries its step and corrects it. 4 x 400 draws, error some 0.015.
+
+    In two dimensions whole trajectories accept more than they aim at up to where leapfrog is stable: test_sampling has them in fifteen.
+    """
     run = begin(Here(TwoModes(-60.0)), [0, 0, 0, 0])
     carry(run, Here(TwoModes(-60.0)), sampler(kernel=kernel, warmup=(60, 60, 300), draws=400, segment=400))
     assert float(run.draws["acceptance"].mean()) == pytest.approx(aim, abs=0.07)
