@@ -195,11 +195,11 @@ def _paper_kernel(target: Target, state: State, factor: Tensor, step_size: Tenso
 
 
 def _hmc_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw, length: float) -> tuple[State, Info]:
-    # one length for all chains of a batch, so that they stay together
+    # one length for all chains of a batch, so that they stay together; signs are Barker's, here one is the length's uniform
     shortest, longest = TRAJECTORY
-    wanted = torch.ceil(length * (shortest + (longest - shortest) * draw.jitter[0]) / step_size.mean())
+    wanted = torch.ceil(length * (shortest + (longest - shortest) * draw.signs[0, 0]) / step_size.mean())
     n_steps = int(min(max(1.0, wanted.item()), MAX_LEAPFROG))
-    return hmc(target, state, factor, step_size, draw, n_steps=n_steps)
+    return hmc(target, state, factor, _jittered(step_size, draw), draw, n_steps=n_steps)
 
 
 def _persistent_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw, length: float) -> tuple[State, Info]:
