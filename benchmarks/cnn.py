@@ -4,6 +4,7 @@
     python benchmarks/cnn.py --rows r-mstar joint-mtot --galaxies 1000 --work DIR    # on generated galaxies, small preset
     python benchmarks/cnn.py --rows all --maps MAPS --preset paper --work DIR        # on maps of one's own, such as TNG100's
     python benchmarks/cnn.py --recipes DIR --maps MAPS                               # writes a recipe for every row
+    python benchmarks/cnn.py --figures FIGURES --work DIR                            # Figures 5 - 9 of these rows, or of --rows
     python benchmarks/cnn.py --seconds --galaxies 100 --work DIR                     # how long maps and an epoch take
 
 Rows that share a network train it once. Each training continues where an earlier one in DIR was interrupted; networks that are there are
@@ -16,6 +17,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,85 @@ from supermage.models.cnn_table import Row, early_types, error_of, recipe_of, re
 from supermage.models.cnn_training import build, learning_rate, read_options, train_cnn
 from supermage.models.map_store import MapStore
 from supermage.models.mock_maps import MockMaps, make_mock_maps
+from supermage.models.power_law import fit_power_law
+from supermage.models.stellar_light import SOLAR_MAGNITUDE
+from supermage.plots.prediction import prediction
+from supermage.plots.style import PAGE, journal_style, new_figure
+from supermage.plots.training import draw_losses
 from supermage.progress import make_progress
 from supermage.recipe import Recipe
+
+FloatArray = NDArray[np.float64]
+
+POWER_LAW = "power law"
+FIGURES = {
+    "figure_6": (("r+v-mstar",), (POWER_LAW,)),
+    "figure_7": (("r+v-mtot",),),
+    "figure_8": (("joint-mstar", "joint-mtot"), ("joint-fdm", "joint-fdm-early")),
+    "figure_9": (("r+v-ml-2d", "gr+v-ml-2d"),),
+}
+"""Panels of the paper's figures by the keys of their rows; Figure 5 is the losses of ``r+v-mstar``, every network's are drawn."""
+
+SYMBOLS = {"log_mstar": r"\log_{10}(M_*/M_\odot)", "log_mtot": r"\log_{10}(M_\mathrm{tot}/M_\odot)", "log_ml": r"\log_{10}(M_*/L)"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """True and predicted values of a test part, and what they are called; ``unit`` of their difference."""
+
+    true: FloatArray
+    predicted: FloatArray
+    label: str
+    unit: str = "dex"
+
+
+def label_of(target: str) -> str:
+    """Symbol of a target and where it is taken, such as ``log_mstar_2d_2rhsm``."""
+    base = target.removesuffix("_2rhsm").removesuffix("_2d")
+    where = f"{'circle' if '_2d' in target else 'sphere'} of {'2 ' if target.endswith('_2rhsm') else ''}$R_\\mathrm{{hsm}}$"
+    return f"${SYMBOLS[base]}$, {where}"
+
+
+def panel_of(row: Row, error: FloatArray, truth: FloatArray) -> Panel:
+    """A row's panel from its errors and true logarithms: dark-matter fractions linear, as the paper draws them."""
+    if row.prediction == "fdm_of_masses":
+        kind = ", early types" if row.early_types else ""
+        return Panel(10.0**truth, 10.0 ** (truth + error), rf"$f_\mathrm{{DM}}${kind}", unit="")
+    return Panel(truth, truth + error, label_of("log_ml_2d" if row.prediction == "ml_of_mass" else row.prediction))
+
+
+def power_law_panel(recipe: Recipe, store: MapStore) -> Panel:
+    """Stellar mass by a power law of the light in the image, fitted to the training part of the network's own split."""
+    parts = parts_of(recipe, store)
+
+    def magnitude(rows: NDArray[np.int64]) -> FloatArray:
+        images = (store.read(part, ("r_light",))["r_light"] for part in np.array_split(rows, -(-len(rows) // 256)))
+        light = np.concatenate([np.nansum(image, axis=(1, 2), dtype=np.float64) for image in images])
+        return np.asarray(SOLAR_MAGNITUDE["r"] - 2.5 * np.log10(light))
+
+    true = store.column("log_mstar")
+    law = fit_power_law(magnitude(parts["training"]), true[parts["training"]])
+    return Panel(true[parts["test"]], law.predict(magnitude(parts["test"])), label_of("log_mstar"))
+
+
+def draw(folder: Path, panels: dict[str, Panel], source: str) -> None:
+    """The paper's figures of the rows at hand; every other row has one of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    inside = {key for grid in FIGURES.values() for keys in grid for key in keys}
+    grids = {name: grid for name, grid in FIGURES.items() if any(key in panels for keys in grid for key in keys)}
+    grids |= {f"row_{key}": ((key,),) for key in panels if key not in inside}
+    with journal_style():
+        for name, grid in grids.items():
+            figure = new_figure(PAGE / 2 * len(grid[0]) + 0.3, PAGE / 2 * len(grid))
+            for keys, line in zip(grid, figure.subplots(len(grid), len(grid[0]), squeeze=False), strict=True):
+                for key, axes in zip(keys, line, strict=True):
+                    panel = panels.get(key)
+                    if panel is None or not np.isfinite(panel.true + panel.predicted).any():
+                        axes.set_axis_off()
+                        continue
+                    prediction(axes, panel.true, panel.predicted, label=panel.label, unit=panel.unit).set_title(key)
+            figure.suptitle(source)
+            figure.savefig(folder / f"{name}.png")
 
 
 def trained(recipe: Recipe) -> CNN:
@@ -40,19 +119,25 @@ def trained(recipe: Recipe) -> CNN:
     return load_cnn(artefact)
 
 
+def parts_of(recipe: Recipe, store: MapStore) -> dict[str, NDArray[np.int64]]:
+    """The network's own split."""
+    options = read_options(recipe)
+    usable, _ = usable_rows(store, Inputs(options.inputs, options.image_pixels, options.stretch), options.targets)
+    seed = recipe.train.seed if recipe.train else 1
+    return split_rows(store, usable, options.fractions, seed, leaking=options.split == "paper")[0]
+
+
 def predicted(cnn: CNN, recipe: Recipe, store: MapStore) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64]]:
     """Predictions of the test part of the network's own split, and the numbers of its rows."""
     options = read_options(recipe)
     inputs = Inputs(options.inputs, options.image_pixels, options.stretch)
-    usable, _ = usable_rows(store, inputs, options.targets)
-    parts, _ = split_rows(store, usable, options.fractions, recipe.train.seed if recipe.train else 1, leaking=options.split == "paper")
-    chosen = parts["test"]
+    chosen = parts_of(recipe, store)["test"]
     values = [cnn.estimate(inputs.read(store, part)) for part in np.array_split(chosen, -(-len(chosen) // 256))]
     return {name: np.concatenate([part[name] for part in values]) for name in cnn.targets}, chosen
 
 
-def measure(row: Row, options: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
-    """A row's mean and scatter on the test part, beside the paper's."""
+def measure(row: Row, options: argparse.Namespace, given: dict[str, Any], panels: dict[str, Panel]) -> dict[str, Any]:
+    """A row's mean and scatter on the test part, beside the paper's; its panel goes to ``panels``, its losses to the folder of figures."""
     name = next(item.key for item in rows() if item.network == row.network)
     recipe = recipe_of(row, options.maps, options.work / name, seed=options.seed, options=given)
     start = time.perf_counter()
@@ -61,6 +146,10 @@ def measure(row: Row, options: argparse.Namespace, given: dict[str, Any]) -> dic
     with MapStore(options.maps) as store:
         values, chosen = predicted(cnn, recipe, store)
         error = error_of(row, values, lambda column: store.column(column)[chosen])
+        truth = store.column({"fdm_of_masses": "log_fdm", "ml_of_mass": "log_ml_2d"}.get(row.prediction, row.prediction))[chosen]
+        panels[row.key] = panel_of(row, error, truth)
+        if options.figures and row.key == "r+v-mstar":
+            panels[POWER_LAW] = power_law_panel(recipe, store)
         if row.early_types:
             error = error[early_types(lambda column: store.column(column)[chosen])]
         about = {"row": row.key, "section": row.section, "inputs": row.inputs, "trained_on": row.targets, "prediction": row.prediction,
@@ -68,6 +157,8 @@ def measure(row: Row, options: argparse.Namespace, given: dict[str, Any]) -> dic
                  "ours": summary(error), "mock": store.mock, "split": cnn.description["split"], "rows": cnn.description["rows"],
                  "preset": cnn.description["training"]["preset"], "image_pixels": cnn.description["training"]["image_pixels"],
                  "best_epoch": cnn.description["history"]["best_epoch"], "training_s": round(spent, 1)}  # fmt: skip
+    if options.figures:
+        draw_losses(recipe.path("artefact"), options.figures / f"loss_{name}.png")
     return about
 
 
@@ -104,6 +195,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="print the rows and what the paper got")
     parser.add_argument("--rows", nargs="+", default=[], help="keys of rows, or all")
+    parser.add_argument("--figures", type=Path, help="draw losses and predicted against true values to this folder")
     parser.add_argument("--recipes", type=Path, help="write a recipe for every row to this folder")
     parser.add_argument("--seconds", action="store_true", help="measure speed")
     parser.add_argument("--maps", type=Path, help="file or folder of maps; generated galaxies without it")
@@ -119,6 +211,8 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     """Print the numbers."""
     options = parsed()
+    if options.figures and not options.rows:
+        options.rows = [key for grid in FIGURES.values() for keys in grid for key in keys if key != POWER_LAW]
     if options.list:
         for row in rows():
             sigma, mean = (f"{item:+.2f}" if item is not None else "-" for item in (row.sigma, row.mean))
@@ -143,7 +237,11 @@ def main() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(recipe_text(recipe_of(row, options.maps, path.parent, seed=options.seed, options=given)), encoding="utf-8")
     chosen = rows() if options.rows == ["all"] else [row_of(key) for key in options.rows]
-    print(json.dumps([measure(row, options, given) for row in chosen], indent=1))
+    panels: dict[str, Panel] = {}
+    measured = [measure(row, options, given, panels) for row in chosen]
+    if options.figures:
+        draw(options.figures, panels, "generated galaxies" if any(item["mock"] for item in measured) else str(options.maps))
+    print(json.dumps(measured, indent=1))
 
 
 if __name__ == "__main__":

@@ -132,10 +132,12 @@ def fit(recipe: RecipeArgument, *,
     posterior = run(checked, resume=not fresh, until_converged=until_converged, progress=make_progress())
     if section is not None:
         _say(f"posterior: {checked.path(section.output)}")
+    found = posterior.diagnosis
     if not posterior.converged:
-        found = posterior.diagnosis
+        further = "draw on with --until-converged, or raise draws" if not until_converged else "most_draws was reached: raise it to go on"
         raise ConvergenceFailure(f"the fit did not converge: {'; '.join(found.failures)}; its posterior is kept, and its report says so "
-                                 "in the first line")
+                                 f"in the first line; {further}")
+    _say(f"converged: worst R-hat {found.worst_rhat:.3f}, smallest effective sample size {found.smallest_ess:.0f}")
 
 
 @app.command()
@@ -155,7 +157,7 @@ def train(recipe: RecipeArgument) -> None:
 
 
 @app.command()
-def predict(catalogue: Annotated[Path, typer.Argument(metavar="CATALOGUE", help="A table of galaxies: FITS, VOTable, ECSV, CSV, Parquet.")],
+def predict(catalogue: Annotated[Path, typer.Argument(metavar="CATALOGUE", help="Galaxies: FITS, VOTable, ECSV, CSV, Parquet; or maps.")],
             *, model: Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="Name or folder of a model of masses.")],
             output: Annotated[Path | None, typer.Option("--output", "-o", help="Table to write (default: CATALOGUE.masses.*).")] = None,
             target: Annotated[list[str] | None, typer.Option("--target", metavar="NAME", help="What to predict; repeat.")] = None,
@@ -167,16 +169,16 @@ def predict(catalogue: Annotated[Path, typer.Argument(metavar="CATALOGUE", help=
     """Predict galaxy masses, with intervals.
 
     The same rows come out with medians, 68 and 95 % intervals, and how far each lies outside the training set; a row that cannot be
-    predicted is kept, empty, with the reason.
+    predicted is kept, empty, with the reason. By default in.fits goes to in.masses.fits (Parquet, CSV, ECSV alike), anything else to ECSV,
+    its ending kept: in.vot to in.vot.masses.ecsv.
 
     Example: supermage predict galaxies.parquet --model tng-gbdt --unit M_r=mag
     """
     from supermage.models.mass_coordinates import DEFAULT
-    from supermage.models.predict import predict_catalogue
+    from supermage.models.predict import default_output, predict_catalogue
     from supermage.progress import make_progress
     columns, units = (dict(_pair(word, option) for word in words or ()) for option, words in (("--column", column), ("--unit", unit)))
-    suffix = catalogue.suffix if catalogue.suffix in (".parquet", ".csv", ".ecsv", ".fits") else ".ecsv"
-    chosen = output if output is not None else catalogue.with_name(f"{catalogue.stem}.masses{suffix}")
+    chosen = output if output is not None else default_output(catalogue)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         found = predict_catalogue(catalogue, model, chosen, targets=tuple(target or DEFAULT), columns=columns, units=units, dask=dask,

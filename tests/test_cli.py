@@ -143,20 +143,23 @@ def test_traceback_on_demand(fit_does: Callable[[Callable[..., Any]], None], rec
 @pytest.mark.parametrize(("converged", "code"), [(True, 0), (False, 2)])
 def test_a_fit_that_did_not_converge_exits_2(capsys: pytest.CaptureFixture[str], fit_does: Callable[[Callable[..., Any]], None],
                                              recipe: Path, converged: bool, code: int) -> None:
-    diagnosis = SimpleNamespace(failures=("worst R-hat 1.234 (gamma; required below 1.05)", "chains in 2 modes: 1, 2; 3"))
+    diagnosis = SimpleNamespace(failures=("worst R-hat 1.234 (gamma; required below 1.05)", "chains in 2 modes: 1, 2; 3"),
+                                worst_rhat=1.0042, smallest_ess=899.7)
     fit_does(lambda *_, **__: SimpleNamespace(converged=converged, diagnosis=diagnosis))
     got, out, err = run(capsys, "fit", str(recipe))
     assert got == code
     assert f"posterior: {recipe.parent / 'products/posterior.nc'}" in out
     line = "did not converge: worst R-hat 1.234 (gamma; required below 1.05); chains in 2 modes: 1, 2; 3; its posterior is kept"
-    assert (line in err) != converged
+    assert (line in err) != converged and ("draw on with --until-converged, or raise draws" in err) != converged
+    assert ("converged: worst R-hat 1.004, smallest effective sample size 900" in out) == converged
 
 
 @pytest.mark.parametrize(("words", "resume"), [((), True), (("--fresh",), False)])
 def test_a_fit_resumes_unless_told_otherwise(fit_does: Callable[[Callable[..., Any]], None], recipe: Path, words: tuple[str, ...],
                                              resume: bool) -> None:
     seen: dict[str, Any] = {}
-    fit_does(lambda checked, **options: seen.update(options) or SimpleNamespace(converged=True))
+    fit_does(lambda checked, **options: seen.update(options) or SimpleNamespace(
+        converged=True, diagnosis=SimpleNamespace(worst_rhat=1.0, smallest_ess=900.0)))
     with pytest.raises(SystemExit):
         cli.main(["fit", str(recipe), *words])
     assert seen["resume"] is resume

@@ -115,7 +115,7 @@ def fit(
     Raises
     ------
     SupermageError
-        One line for any wrong input: recipe, data, start, checkpoint.
+        One line for any wrong input: recipe, data, start, checkpoint, another fit of the same output still running.
     KeyboardInterrupt
         After what was drawn so far has been saved at ``output``.
     """
@@ -128,9 +128,8 @@ def fit(
     gridded = open_visibilities(recipe.path(section.visibilities))
     priors = build_priors(section, gridded.n_block)
     store = CheckpointStore(output.parent / f"{output.stem}.checkpoint", _fingerprint(recipe, gridded))
-    found = store.load() if resume else None
     factory = factory or ModelFactory(recipe)
-    with _workers(factory) as workers:
+    with store.alone(resume=resume) as found, _workers(factory) as workers:
         if found is None:
             progress.start("execution", None)
             plan = choose_plan(workers.problem, section.sampler)
@@ -148,15 +147,13 @@ def fit(
         run = begin(workers, priors, section, gridded, progress=progress) if found is None or new else Run.restore(*found)
         run.way = plan.way
 
-        def save(state: Run) -> None:
-            store.save(state.arrays(), {**state.notes(), "plan": plan.notes(), "seconds": time.monotonic() - began})
+        def save(state: Run, *, first: bool = False) -> None:
+            store.save(state.arrays(), {**state.notes(), "plan": plan.notes(), "seconds": time.monotonic() - began}, first=first)
 
         def result() -> Posterior:
             return _posterior(run, recipe, priors, gridded, truth, plan, time.monotonic() - began, mass_prior, accepted)
 
-        if new:
-            store.clear()
-        save(run)
+        save(run, first=new)
         if new:
             _set_aside(output, progress)
         try:
@@ -170,7 +167,7 @@ def fit(
                 result().save(output)
             raise
         posterior = result()
-    posterior.save(output)
+        posterior.save(output)
     return posterior
 
 

@@ -79,6 +79,8 @@ class MALA(MCMCKernel):
         self.transforms = transforms
         if self._initial is None:
             self._initial = initial
+        if not initial:
+            raise DomainError("a model must have a continuous parameter to sample, got none")
         self._flat = FlatModel(self.model, args, kwargs, transforms, {name: value.shape for name, value in initial.items()})
         self._check_initial(self._initial)
         start = self._flat.join(self._initial).detach()

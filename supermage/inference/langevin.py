@@ -168,6 +168,9 @@ def barker(target: Target, state: State, factor: Float[Tensor, "... param param"
 STEP_JITTER = 0.2
 """Every step size is multiplied by a uniform number in 1 -+ this: no resonance, and a way out of stiff corners."""
 
+HMC_JITTER = 0.15
+"""The same of trajectories, whose lengths are drawn as well."""
+
 TRAJECTORY = (1.0, 2.6)
 """Shortest and longest Hamiltonian trajectory in units of the posterior's widest direction; lengths are uniform between.
 
@@ -182,8 +185,8 @@ FRICTION = 0.5
 """Rate at which the persistent kernel forgets its momentum, in units of one over the posterior's widest direction."""
 
 
-def _jittered(step_size: Tensor, draw: Draw) -> Tensor:
-    return step_size * (1.0 + STEP_JITTER * (2.0 * draw.jitter - 1.0))
+def _jittered(step_size: Tensor, draw: Draw, share: float = STEP_JITTER) -> Tensor:
+    return step_size * (1.0 + share * (2.0 * draw.jitter - 1.0))
 
 
 def _mala_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw, length: float) -> tuple[State, Info]:
@@ -199,7 +202,7 @@ def _hmc_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor,
     shortest, longest = TRAJECTORY
     wanted = torch.ceil(length * (shortest + (longest - shortest) * draw.signs[0, 0]) / step_size.mean())
     n_steps = int(min(max(1.0, wanted.item()), MAX_LEAPFROG))
-    return hmc(target, state, factor, _jittered(step_size, draw), draw, n_steps=n_steps)
+    return hmc(target, state, factor, _jittered(step_size, draw, HMC_JITTER), draw, n_steps=n_steps)
 
 
 def _persistent_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw, length: float) -> tuple[State, Info]:

@@ -86,7 +86,8 @@ def sample(
     -----
     ConvergenceWarning
         If draws were interrupted (Ctrl-C; those that there are come back, with the attribute ``interrupted``), if chains lie in different
-        modes (in some dimension their central 90 % intervals do not meet), or R-hat is 1.05 or more.
+        modes (in some dimension their central 90 % intervals do not meet), R-hat is 1.05 or more, an effective sample size is 100 or
+        less, or one chain alone leaves nothing to judge by.
 
     Raises
     ------
@@ -126,7 +127,7 @@ def sample(
                   "length": tuned.length, "execution": target.execution, "failed_evaluations": target.failed}
     if interrupted:
         attributes["interrupted"] = 1
-    if len(kept) >= LEAST_FOR_VERDICT and len(start) > 1:
+    if len(kept) >= LEAST_FOR_VERDICT:
         attributes |= _verdict(groups["posterior"]["x"])
     return arviz_access.from_dict(groups, attributes=attributes)
 
@@ -148,10 +149,13 @@ def _check(start: object, kernel: object, draws: Any, warmup: Any, seed: Any) ->
 
 
 def _verdict(x: NDArray[np.float64]) -> dict[str, float]:
-    """Worst R-hat and smallest effective sample size of (chain, draw, d) draws; warns where chains disagree."""
+    """Worst R-hat and smallest effective sample size of (chain, draw, d) draws; warns where chains disagree or say too little."""
     from supermage.inference.arviz_access import ess, rhat
-    from supermage.inference.diagnostics import RHAT_LIMIT, find_modes
+    from supermage.inference.diagnostics import ESS_LIMIT, RHAT_LIMIT, find_modes
 
+    if len(x) < 2:
+        warnings.warn("convergence can be judged from two chains on, got one", ConvergenceWarning, stacklevel=3)
+        return {}
     each = {f"x[{i}]": x[..., i] for i in range(x.shape[-1])}
     rhats = {name: rhat(values) for name, values in each.items()}
     worst = max(rhats, key=lambda name: np.nan_to_num(rhats[name], nan=np.inf))
@@ -162,7 +166,12 @@ def _verdict(x: NDArray[np.float64]) -> dict[str, float]:
     elif not rhats[worst] < RHAT_LIMIT:
         text = f"R-hat must be below {RHAT_LIMIT}, got {rhats[worst]:.3f} in {worst}; draw more, or try another kernel"
         warnings.warn(text, ConvergenceWarning, stacklevel=3)
-    smallest = min(ess(values, method=method) for values in each.values() for method in ("bulk", "tail"))
+    sizes = {name: float(np.min([ess(values, method=method) for method in ("bulk", "tail")])) for name, values in each.items()}
+    fewest = min(sizes, key=lambda name: np.nan_to_num(sizes[name], nan=0.0))
+    smallest = sizes[fewest]
+    if len(modes) == 1 and rhats[worst] < RHAT_LIMIT and not smallest > ESS_LIMIT:
+        text = f"effective sample sizes must be above {ESS_LIMIT:g}, got {smallest:.0f} in {fewest}; draw more"
+        warnings.warn(text, ConvergenceWarning, stacklevel=3)
     return {"worst_rhat": rhats[worst], "smallest_ess": smallest}
 
 

@@ -15,6 +15,8 @@ from supermage.plots.style import BLACK_HOLE, TRUTH
 TICKS = 4
 CROWDED = 15
 """More parameters than these need smaller labels."""
+BEYOND = 0.05
+"""Of the axis, left beyond a truth that it was widened for."""
 
 
 def corner(
@@ -37,7 +39,7 @@ def corner(
     labels
         Symbol and unit of each parameter.
     truth
-        True values of a mock.
+        True values of a mock, or others to compare with; an axis whose range holds them not is widened, its bins and contours are not.
     ranges
         Lower and upper end of each parameter's axis, which contours do not cross: no more than its prior. Those of the draws if absent.
     small
@@ -72,8 +74,23 @@ def corner(
     if truth is not None and truth[0] is not None and len(axes) == 1:
         # the package cannot draw it where there is one panel
         first.axvline(truth[0], color=TRUTH)
+    for number, value in enumerate(truth or ()):
+        if value is not None:
+            _widen(axes, number, value)
     _tidy(axes, small=small)
     return axes
+
+
+def _widen(axes: NDArray[Any], number: int, value: float) -> None:
+    """Let every axis of one parameter reach a value."""
+    low, high = axes[number, number].get_xlim()
+    room = BEYOND * (max(high, value) - min(low, value))
+    limits = value - room if value < low else low, value + room if value > high else high
+    panel: Axes
+    for panel in axes[number:, number]:
+        panel.set_xlim(limits)
+    for panel in axes[number, :number]:
+        panel.set_ylim(limits)
 
 
 def _tidy(axes: NDArray[Any], *, small: bool) -> None:

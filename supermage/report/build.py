@@ -26,9 +26,6 @@ from supermage.report.sections import lead, sections
 from supermage.report.tables import latex_table
 from supermage.report.verdict import Status
 
-CHOOSING = ("corner", "corner-full", "traces", "ranks")
-"""Figures of chosen parameters, or with reference values."""
-
 MARKER = "summary.txt"
 """Every report holds this file; a folder without it is not ours to replace."""
 
@@ -52,7 +49,8 @@ def report(
     parameters
         Those of the corner plot, in order, in place of the main ones; of traces and ranks too.
     reference
-        Values to mark in the corner plots, by parameter, in place of a mock's truth: those of another paper, for instance.
+        Values to mark in the corner plots, by parameter, in place of a mock's truth: those of another paper, for instance, inside the
+        prior or not.
 
     Returns
     -------
@@ -64,13 +62,16 @@ def report(
     DataError
         If the posterior or its data are missing, foreign or do not belong together, or the folder cannot be written.
     DomainError
-        If the figure is unknown, or of a parameter that was held fixed; or a parameter was not sampled.
+        If the figure is unknown, of a parameter that was held fixed, or takes no parameters or references where some are given; or a
+        parameter was not sampled, or a reference is not finite.
     """
     posterior_path = Path(posterior_path)
     spec = None if figure is None else find_figure(figure)
     case = Case(read_record(posterior_path), output=None if output is None else Path(output), chosen=parameters, reference=reference)
-    if spec is not None and (parameters or reference) and spec.name not in CHOOSING:
-        raise DomainError(f"parameters and references are for the figures {', '.join(CHOOSING)}, got '{spec.name}'")
+    for option, given in (("parameter", parameters), ("reference", reference)):
+        if spec is not None and given and option not in spec.takes:
+            takers = ", ".join(name for name, other in FIGURES.items() if option in other.takes)
+            raise DomainError(f"a {option} is for the figures {takers}, got '{spec.name}'")
     folder = posterior_path.parent / "report" if output is None else Path(output)
     return build(case, folder, progress=progress) if spec is None else redraw(case, spec.name, folder)
 

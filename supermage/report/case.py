@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -51,12 +52,12 @@ class Case:
     chosen
         Names of the parameters of the corner plot, in order, in place of the main ones.
     reference
-        Values to compare with, by name, drawn in the corner plot as a truth is; they take its place.
+        Values to compare with, by name, inside the prior or not, drawn in the corner plots as a truth is; they take its place.
 
     Raises
     ------
     DomainError
-        If one of them names no sampled parameter.
+        If one of them names no sampled parameter, or a value is not finite.
     """
 
     def __init__(
@@ -66,17 +67,15 @@ class Case:
         self.record = record
         self.output = output
         self.chosen = tuple(chosen)
-        self.reference = dict(reference or {})
+        self.reference = {name: float(value) for name, value in (reference or {}).items()}
         names = [parameter.name for parameter in record.parameters]
         for name in (*self.chosen, *self.reference):
             if name not in names:
                 near = nearest_name(name, names)
                 raise DomainError(f"a parameter of the corner plot must be one of {', '.join(names)}, got '{name}'{near}")
         for name, value in self.reference.items():
-            parameter = record[name]
-            if not parameter.circular and not parameter.lower <= value <= parameter.upper:
-                bounds = f"[{parameter.lower:g}, {parameter.upper:g}]"
-                raise DomainError(f"a reference must lie inside the prior, {name} in {bounds}, got {value:g}")
+            if not math.isfinite(value):
+                raise DomainError(f"a reference must be a finite number, got {name} = {value:g}")
         self._gridded = gridded
         self._fit = fit
 

@@ -34,6 +34,8 @@ class FigureSpec:
         ``case -> Figure`` at journal width.
     applies
         Whether a posterior has it.
+    takes
+        Which of the options ``parameter`` and ``reference`` change it.
     """
 
     name: str
@@ -43,11 +45,17 @@ class FigureSpec:
     unit: str
     draw: Callable[[Case], Figure]
     applies: Callable[[Case], bool] = lambda case: True
+    takes: tuple[str, ...] = ()
 
     def command(self, case: Case) -> str:
         """The command that redraws it."""
-        output = "" if case.output is None else f" --output {shlex.quote(str(case.output))}"
-        return f"supermage report {shlex.quote(str(case.record.path))} --figure {self.name}{output}"
+        words = ["supermage", "report", str(case.record.path), "--figure", self.name]
+        words += [] if case.output is None else ["--output", str(case.output)]
+        for name in case.chosen if "parameter" in self.takes else ():
+            words += ["--parameter", name]
+        for name, value in case.reference.items() if "reference" in self.takes else ():
+            words += ["--reference", f"{name}={value}"]
+        return shlex.join(words)
 
     def save(self, case: Case, folder: Path) -> tuple[Path, Path]:
         """Draw and write ``NAME.png`` (300 dpi) and ``NAME.pdf``."""

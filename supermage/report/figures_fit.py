@@ -19,7 +19,7 @@ from supermage.plots.trace import trace
 from supermage.report.case import Case
 from supermage.report.figure import FigureSpec
 from supermage.report.record import MASS, Sampled
-from supermage.report.text import axis_label, math_symbol, short_symbol
+from supermage.report.text import axis_label, bound, math_symbol, short_symbol
 
 MAIN_PARAMETERS = ("log10_mbh", "inclination", "PA", "intensity_rb", "gamma", "gamma_minus_beta", "break_r", "halo_log10_m200")
 CORNER_DRAWS = 20_000
@@ -51,8 +51,8 @@ def draw_marginals(case: Case) -> Figure:
     figure = new_figure(PAGE, 1.15 * rows)
     axes = figure.subplots(rows, columns, squeeze=False)
     for panel, parameter in zip(axes.flat, parameters, strict=False):
-        draws = parameter.draws % 360.0 if parameter.circular else parameter.draws
-        marginal(panel, draws.ravel(), prior=(parameter.lower, parameter.upper), label=axis_label(parameter), truth=parameter.truth)
+        prior, truth = (parameter.lower, parameter.upper), parameter.beside_draws(parameter.truth)
+        marginal(panel, parameter.draws.ravel(), prior=prior, label=axis_label(parameter), truth=truth, turn=parameter.turn)
     for panel in list(axes.flat)[len(parameters) :]:
         panel.remove()
     return figure
@@ -155,7 +155,7 @@ def axis_range(parameter: Sampled) -> tuple[float, float]:
 
 def _draw_corner(case: Case, parameters: tuple[Sampled, ...], *, small: bool) -> Figure:
     n = len(parameters)
-    parameters = tuple(replace(p, truth=case.reference.get(p.name, p.truth)) for p in parameters)
+    parameters = tuple(replace(p, truth=p.beside_draws(case.reference.get(p.name, p.truth))) for p in parameters)
     figure = new_figure(PAGE, PAGE, constrained=False)
     axes = figure.subplots(n, n, squeeze=False)
     draws = np.stack([p.draws.ravel() for p in parameters], axis=1)
@@ -180,16 +180,33 @@ def main_parameters(case: Case) -> tuple[Sampled, ...]:
     return tuple(case.record[name] for name in MAIN_PARAMETERS if name in case.record)
 
 
-def _corner_lines(case: Case) -> str:
-    """What the lines of a corner plot are."""
-    if case.reference:
-        return " Lines: reference values" + (", else the truth." if case.record.truth else ".")
-    return " Lines: truth." if case.record.truth else ""
+def corner_parameters(case: Case) -> tuple[Sampled, ...]:
+    """Those that were chosen, or the main ones."""
+    return tuple(case.record[name] for name in case.chosen) or main_parameters(case)
+
+
+def _corner_lines(case: Case, parameters: tuple[Sampled, ...]) -> str:
+    """What the lines of a corner plot of these parameters are."""
+    compared = [p for p in parameters if p.name in case.reference]
+    true = any(p.truth is not None for p in parameters if p.name not in case.reference)
+    if not compared:
+        return " Lines: truth." if true else ""
+    values = ", ".join(f"{p.name} = {case.reference[p.name]}" for p in compared)
+    outside = [p for p in compared if not p.circular and not p.lower <= case.reference[p.name] <= p.upper]
+    return f" Lines: reference values ({values}{'), else the truth.' if true else ').'}" + "".join(
+        f" That of {p.name} lies outside its prior, {bound(p.lower)} to {bound(p.upper)}." for p in outside
+    )
+
+
+def _corner_caption(case: Case) -> str:
+    parameters = corner_parameters(case)
+    contours = "; contours hold 68 and 95 %." if len(parameters) > 1 else "."
+    return f"Posterior of {', '.join(case.chosen) or 'the main parameters'}{contours}" + _corner_lines(case, parameters)
 
 
 def draw_corner(case: Case) -> Figure:
     """Corner plot of the main parameters, or of those that were chosen."""
-    parameters = tuple(case.record[name] for name in case.chosen) or main_parameters(case)
+    parameters = corner_parameters(case)
     return _draw_corner(case, parameters, small=len(parameters) > MOST_LABELLED)
 
 
@@ -268,6 +285,7 @@ TABLE_FIGURES = (
         lambda case: (
             "Posterior (blue) over the whole uniform prior (grey) of every parameter; where the posterior is below 5 % of the prior's "
             "width, the posterior alone, with the prior in words" + ("; dashed: truth of the mock." if case.record.truth else ".")
+            + (" An angle is counted on across north." if any(p.circular for p in case.record.parameters) else "")
         ),
         "as on each axis",
         draw_marginals,
@@ -334,11 +352,12 @@ PROFILE_FIGURES = (
 CORNER_FIGURES = (
     FigureSpec(
         "corner",
-        "Main parameters",
-        "Corner plot: marginal histograms and pairwise contours of the main parameters.",
-        lambda case: "Posterior of the main parameters; contours hold 68 and 95 %." + _corner_lines(case),
+        "Corner plot",
+        "Corner plot: marginal histograms and pairwise contours of a few parameters.",
+        _corner_caption,
         "as on each axis",
         draw_corner,
+        takes=("parameter", "reference"),
     ),
     FigureSpec(
         "corner-full",
@@ -346,9 +365,11 @@ CORNER_FIGURES = (
         "Corner plot of all parameters.",
         lambda case: (
             "Posterior of all parameters; contours hold 68 and 95 %; ranges are those of the draws, widened by a tenth within the prior."
+            + _corner_lines(case, case.record.parameters)
         ),
         "as in the parameter table",
         draw_corner_full,
+        takes=("reference",),
     ),
 )
 CHAIN_FIGURES = (
@@ -359,6 +380,7 @@ CHAIN_FIGURES = (
         lambda case: "Draws in order, one colour a chain.",
         "as on each axis",
         draw_traces,
+        takes=("parameter",),
     ),
     FigureSpec(
         "ranks",
@@ -367,5 +389,6 @@ CHAIN_FIGURES = (
         lambda case: "Ranks of each chain's draws among all draws, relative to their expectation of 1: flat where the chains agree.",
         "fraction; none",
         draw_ranks,
+        takes=("parameter",),
     ),
 )

@@ -97,6 +97,8 @@ class MassPriorFacts:
         Why there is no number without the prior.
     reach
         The gas and the aperture.
+    truth
+        log10 of a mock's stellar mass in the aperture.
     """
 
     notes: Mapping[str, Any]
@@ -106,6 +108,7 @@ class MassPriorFacts:
     without_prior: Held | None
     refused: str
     reach: Reach
+    truth: float | None = None
 
     @property
     def status(self) -> str:
@@ -188,7 +191,17 @@ def mass_prior_facts(record: Record, galaxy_model: Any, chosen: NDArray[np.int64
     elif record.mass is not None:
         without, refused = _reweighted(record, stored)
     reach = _reach(record, galaxy_model, stored.notes, chosen)
-    return MassPriorFacts(stored.notes, held(stored.log_mass, "this fit"), tension, with_prior, without, refused, reach)
+    truth = _truth(record, _unit_mass(galaxy_model, 1e3 * float(stored.notes["radius"])))
+    return MassPriorFacts(stored.notes, held(stored.log_mass, "this fit"), tension, with_prior, without, refused, reach, truth)
+
+
+def _truth(record: Record, unit: UnitMass) -> float | None:
+    """Of a mock whose truth has every parameter of this fit."""
+    theta = {**record.fixed, **record.truth}
+    if not record.truth or any(parameter.name not in theta for parameter in record.parameters):
+        return None
+    arrays = {name: np.array([float(value)]) for name, value in theta.items()}
+    return float((arrays["intensity_rb"] + of_draws(arrays, unit))[0])
 
 
 def _unit_mass(galaxy_model: Any, radius: float) -> UnitMass:

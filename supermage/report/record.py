@@ -16,7 +16,7 @@ from supermage.errors import DataError, RecipeError
 from supermage.inference.parameters import Parameter
 from supermage.inference.posterior import open_posterior
 from supermage.recipe import PARAMETER_NAMES, Recipe
-from supermage.report.statistics import Mixing, interval, mixing, touched_edges, unwrap, width_ratio
+from supermage.report.statistics import Mixing, circular_mean, interval, mixing, touched_edges, unwrap, width_ratio
 
 FloatArray = NDArray[np.float64]
 NEEDED = ("recipe", "visibilities")
@@ -74,16 +74,24 @@ class Sampled:
             touched_edges(self.draws, self.lower, self.upper), ""
         )
 
+    @cached_property
+    def turn(self) -> tuple[float, float] | None:
+        """Ends of the turn around the draws' mean direction, of an angle whose prior is the whole circle."""
+        if not self.circular:
+            return None
+        mean = float(self.draws.mean())
+        # of the mean direction's values the one among the draws: where it is north, rounding makes it 0 or 360
+        middle = mean + (circular_mean(self.draws) - mean + 180.0) % 360.0 - 180.0
+        return middle - 180.0, middle + 180.0
+
+    def beside_draws(self, value: float | None) -> float | None:
+        """Move a value by whole turns into the turn of the draws, where there is a value and the prior is the whole circle."""
+        return value if value is None or self.turn is None else self.turn[0] + (value - self.turn[0]) % 360.0
+
     def inside(self, level: float) -> bool | None:
         """Whether the truth of a mock lies in the central interval."""
-        if self.truth is None:
-            return None
-        span = interval(self.draws, level)
-        truth = self.truth
-        if self.circular:
-            middle = 0.5 * (span.low + span.high)
-            truth = middle + (truth - middle + 180.0) % 360.0 - 180.0
-        return span.low <= truth <= span.high
+        truth, span = self.beside_draws(self.truth), interval(self.draws, level)
+        return None if truth is None else span.low <= truth <= span.high
 
 
 @dataclass(frozen=True, eq=False)

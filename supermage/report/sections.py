@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from supermage.report import html, rules, verdict
 from supermage.report.case import Case
 from supermage.report.figure import FigureSpec
 from supermage.report.figures_fit import CHAIN_FIGURES, CORNER_FIGURES, MASS_FIGURES, PROFILE_FIGURES, RESIDUAL_FIGURES, TABLE_FIGURES
+from supermage.report.figures_mass_prior import MASS_PRIOR_FIGURES
 from supermage.report.figures_sky import SKY_FIGURES
 from supermage.report.mass import mass_statement
 from supermage.report.mass_prior_words import mass_prior_section
@@ -23,7 +24,7 @@ PNG = Callable[[str], bytes]
 GRADIENTS = "Kernel gradients (starts and metrics not counted)"
 LARGEST_SHIFT = 0.3
 """Shift of a parameter by the model's discretisation, in standard errors, above which it is no longer small beside the noise."""
-WIDE = {"marginals", "moments", "channels", "position-velocity", "corner", "corner-full", "traces", "ranks"}
+WIDE = {"marginals", "moments", "channels", "position-velocity", "corner", "corner-full", "traces", "ranks", "stellar-mass"}
 
 
 def sections(case: Case, png: PNG, downloads: dict[str, Path]) -> list[tuple[str, str, str]]:
@@ -41,7 +42,7 @@ def sections(case: Case, png: PNG, downloads: dict[str, Path]) -> list[tuple[str
     return [
         ("verdict", "Verdict", _verdict(case)),
         ("mass", "Black-hole mass", _mass(case) + _figures(case, png, MASS_FIGURES)),
-        *(() if case.mass_prior is None else (("mass-prior", "Prior on the stars' mass", mass_prior_section(case.mass_prior)),)),
+        *_mass_prior(case, png),
         ("parameters", "Parameters", _parameters(case) + _figures(case, png, TABLE_FIGURES)),
         ("data", "Data, model, residual", _figures(case, png, SKY_FIGURES)),
         ("residuals", "Residuals and noise", _residuals(case) + _figures(case, png, RESIDUAL_FIGURES)),
@@ -55,6 +56,11 @@ def sections(case: Case, png: PNG, downloads: dict[str, Path]) -> list[tuple[str
         ("provenance", "Recipe, versions, data", _provenance(case)),
         ("downloads", "Downloads", _downloads(downloads)),
     ]
+
+
+def _mass_prior(case: Case, png: PNG) -> Iterator[tuple[str, str, str]]:
+    if case.mass_prior is not None:
+        yield "mass-prior", "Prior on the stars' mass", mass_prior_section(case.mass_prior) + _figures(case, png, MASS_PRIOR_FIGURES)
 
 
 def lead(case: Case) -> str:

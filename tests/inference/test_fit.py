@@ -25,6 +25,7 @@ from supermage.errors import CheckpointError, DataError, RecipeError, SupermageE
 from supermage.inference import fit as fit_module
 from supermage.inference.arviz_access import ess
 from supermage.inference.chains import Problem, Workers
+from supermage.inference.checkpoint import CheckpointStore
 from supermage.inference.fit import _tell_discretisation, choose_chart, fit
 from supermage.inference.model import Chart
 from supermage.inference.posterior import Posterior, open_posterior
@@ -32,6 +33,7 @@ from supermage.inference.priors import Priors, build_priors
 from supermage.inference.run import Run
 from supermage.progress import SilentProgress
 from supermage.recipe import FitSection, Recipe
+from tests.inference.killed import MOMENTS
 from tests.inference.toy import FREE, TRUTH, ToyFactory, held, toy_data, toy_fit, toy_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,38 +176,19 @@ def test_the_way_is_kept_from_before_the_starts(tmp_path: Path) -> None:
     assert json.loads(run(again).attributes["execution"])["way"] == "vmap"
 
 
-def test_killed_in_the_middle_and_resumed(undisturbed: Posterior, warmed: Path, tmp_path: Path) -> None:
-    """kill -9 between two checkpoints of the draws; what was lost is drawn again, bit for bit."""
-    recipe = copy(warmed, tmp_path)
-    (tmp_path / "posterior.nc").unlink()
-    script = (
-        "import sys; from pathlib import Path; import torch\n"
-        "from supermage.inference.fit import fit; from tests.inference.toy import *\n"
-        "recipe = toy_recipe(Path(sys.argv[1]))\n"
-        "class Tell:\n"
-        "    def start(self, what, total): print(what, flush=True)\n"
-        "    def advance(self, n=1, note=''): print('step', n, flush=True)\n"
-        "    def done(self, note=''): pass\n"
-        "fit(recipe, factory=ToyFactory(recipe, 0.02), progress=Tell())\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        lines = iter(child.stdout)
-        for line in lines:
-            if line.startswith("draws"):
-                break
-        for line in lines:
-            if line.startswith("step 15"):
-                break
-        time.sleep(0.2)  # a segment takes 30 models of 0.02 s
-        child.send_signal(signal.SIGKILL)
-    assert child.returncode == -signal.SIGKILL
-    assert (tmp_path / "posterior.checkpoint" / "newest.ckpt").exists() and not (tmp_path / "posterior.nc").exists()
-    computed: list[object] = []
-    resumed = fit(recipe, factory=ToyFactory(recipe), progress=Counting(computed))
-    assert "scan of starts" not in computed and "draws" in computed
-    assert_same_draws(resumed, undisturbed)
+def test_killed_at_every_moment_and_resumed(undisturbed: Posterior, tmp_path: Path) -> None:
+    """kill -9 while it searches, warms up, draws and writes, one after the other in one folder: the draws are the same bit for bit."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.inference.killed", str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=True)
+    ends = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(ends) == len(MOMENTS)
+    for (code, left), (moment, expected) in zip(ends, MOMENTS, strict=True):
+        assert (code, left) == (-signal.SIGKILL, sorted(expected)), (moment, done.stderr)
+    assert not (tmp_path / "posterior.nc").exists()
+    assert_same_draws(run(toy_recipe(tmp_path)), undisturbed)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["posterior.checkpoint", "posterior.nc", "visibilities.nc"]
+    assert sorted(path.name for path in (tmp_path / "posterior.checkpoint").iterdir()) == ["newest.ckpt", "previous.ckpt"]
 
 
 class Counting:
@@ -248,6 +231,19 @@ def test_another_recipe_or_other_data_are_refused(warmed: Path, tmp_path: Path) 
     toy_data(seed=4, n_cell=20, n_channel=6).save(tmp_path / "visibilities.nc")
     with pytest.raises(CheckpointError, match="must belong to this recipe"):
         run(toy_recipe(tmp_path))
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_second_fit_of_a_running_one_is_refused(warmed: Path, tmp_path: Path, resume: bool) -> None:
+    recipe = copy(warmed, tmp_path)
+    folder = tmp_path / "posterior.checkpoint"
+    kept = (folder / "newest.ckpt").read_bytes()
+    with CheckpointStore(folder, "the other").alone(resume=False), pytest.raises(CheckpointError) as error:
+        run(recipe, resume=resume)
+    assert str(error.value) == (
+        f"a fit must be alone with its checkpoint, got another one running in {folder} (process {os.getpid()} on {os.uname().nodename})"
+    )
+    assert (folder / "newest.ckpt").read_bytes() == kept and not (folder / "lock").exists()
 
 
 def test_two_posteriors_in_one_folder_do_not_meet(warmed: Path, tmp_path: Path) -> None:

@@ -171,6 +171,11 @@ def test_wrong_starts_and_metrics_are_one_line() -> None:
             run(MALA(line, fisher=fisher))
 
 
+def test_a_model_without_parameters_is_one_line() -> None:
+    with pytest.raises(DomainError, match=r"^a model must have a continuous parameter to sample, got none$"):
+        MCMC(MALA(lambda: None), num_samples=2, warmup_steps=2, disable_progbar=True).run()
+
+
 def test_a_model_without_a_forward_derivative_goes_by_its_draws() -> None:
     class Twice(torch.autograd.Function):
         @staticmethod

@@ -19,6 +19,7 @@ from supermage.inference.mass_knowledge import MassKnowledge, identity, read_mas
 from supermage.inference.mass_prior import StellarMassPrior, build_mass_prior
 from supermage.inference.priors import build_priors
 from supermage.models import registry
+from supermage.models.cnn import CNN
 from supermage.models.registry import load_model
 from supermage.recipe import Recipe
 from tests.inference.test_mass_prior import recipe_of, toy_unit_mass
@@ -42,19 +43,21 @@ class FakePrior:
 
 
 @pytest.fixture
-def estimator(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """An estimator of log M* = -0.4 M_r + 2, and its settings."""
-    settings: dict[str, Any] = {}
+def estimator(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """An estimator of log M* = -0.4 M_r + 2, plus log10 of the ratio where the sphere is asked for; aperture and score are settings."""
 
     def predict(table: Table) -> FakePrior:
         warnings.warn("1 of 1 rows lie outside the training set", UserWarning, stacklevel=2)
-        return FakePrior([float(m) * -0.4 + 2.0 for m in table["M_r"]], **settings)
+        inside = np.log10(table["aperture_ratio"]) if model.aperture == "ratio" else np.zeros(len(table))
+        return FakePrior(list(np.asarray(table["M_r"]) * -0.4 + 2.0 + inside), model.aperture, model.score)
 
-    model = SimpleNamespace(predict=predict, reasons=lambda table: ["" if np.isfinite(m) else "needs M_r" for m in
-                                                                     np.ma.filled(table["M_r"], np.nan)])
+    def reasons(table: Table) -> list[str]:
+        return ["" if np.isfinite(m) else "needs M_r" for m in np.ma.filled(table["M_r"], np.nan)]
+
+    model = SimpleNamespace(aperture="1rhsm", score=0.5, predict=predict, reasons=reasons)
     monkeypatch.setattr(registry, "load_model", lambda name: model)
     monkeypatch.setattr(registry, "describe", lambda name: f"{name} version 1, weights 0123")
-    return settings
+    return model
 
 
 def catalogue(path: Path, **columns: object) -> Recipe:
@@ -71,22 +74,49 @@ def read(recipe: Recipe, **changes: object) -> MassKnowledge:
     return read_mass_knowledge(recipe, recipe.fit.mass_prior.model_copy(update=changes))
 
 
-def test_an_estimators_word_on_a_galaxy(tmp_path: Path, estimator: dict[str, Any]) -> None:
+def test_an_estimators_word_on_a_galaxy(tmp_path: Path, estimator: SimpleNamespace) -> None:
     recipe = catalogue(tmp_path)
     found = read(recipe)
     assert float(found.density.icdf(torch.tensor(0.5, dtype=torch.float64))) == pytest.approx(10.8)
     assert found.radius == 5.5 and found.aperture == "the sphere of 1 R_hsm, 5.5 kpc" and not found.out_of_distribution
     assert found.source == "tng-gbdt version 1, weights 0123, galaxy 9 of galaxies.ecsv" and found.estimator == "tng-gbdt"
-    estimator |= {"aperture": "2rhsm", "score": 1.4}
+    estimator.aperture, estimator.score = "2rhsm", 1.4
     found = read(recipe)
     assert found.radius == 11.0 and found.out_of_distribution and found.aperture == "the sphere of 2 R_hsm, 11 kpc"
     assert "unlike what the estimator was trained on" in StellarMassPrior(found, toy_unit_mass).words(1.0)
     assert read(recipe, radius=3.0).radius == 3.0
-    estimator["aperture"] = "ratio"
-    assert read(catalogue(tmp_path, aperture_ratio=[1.0, 1.5])).aperture == "the sphere of 1.5 R50, 7.5 kpc"
 
 
-def test_what_an_estimator_cannot_serve_is_refused(tmp_path: Path, estimator: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mass_and_radius_are_of_one_sphere_where_it_is_the_askers(tmp_path: Path, estimator: SimpleNamespace) -> None:
+    """R50 is 5 kpc: a radius of the recipe becomes the ratio that is predicted for, and one beside the table's ratio is refused."""
+    estimator.aperture = "ratio"
+    recipe = catalogue(tmp_path, aperture_ratio=[1.0, 1.5])
+    assert read(recipe).aperture == "the sphere of 1.5 R50, 7.5 kpc"
+    with pytest.raises(DataError, match=r"radius must be left out where galaxies.ecsv has aperture_ratio.* got 3 kpc beside 1.5 R50 = 7.5 kpc"):
+        read(recipe, radius=3.0)
+    for columns in ({}, {"aperture_ratio": [1.0, np.nan]}):
+        found = read(catalogue(tmp_path, **columns), radius=20.0)
+        assert found.radius == 20.0 and found.aperture == "the sphere of 20 kpc that the recipe gives, 4 R50"
+        median = float(found.density.icdf(torch.tensor(0.5, dtype=torch.float64)))
+        assert median == pytest.approx(10.8 + math.log10(4.0))
+    with pytest.raises(DataError, match="give radius, or aperture_ratio in galaxies.ecsv, got neither"):
+        read(catalogue(tmp_path))
+    with pytest.raises(DataError, match="by 'tng-gbdt' needs r50_3d in galaxies.ecsv, the unit of its sphere's radius, got none"):
+        read(catalogue(tmp_path, r50_3d=[3.0, np.nan]), radius=20.0)
+
+
+def test_tng_shared_predicts_for_the_recipes_radius(tmp_path: Path) -> None:
+    recipe = catalogue(tmp_path, m_star_total=[3e10, 5e10])
+    table = Table.read(tmp_path / "galaxies.ecsv")
+    table["m_star_total"].unit = "Msun"
+    table.write(tmp_path / "galaxies.ecsv", overwrite=True)
+    small, large = (read(recipe, model="tng-shared", radius=radius) for radius in (5.0, 15.0))
+    half = torch.tensor(0.5, dtype=torch.float64)
+    low, high = (float(found.density.icdf(half)) for found in (small, large))
+    assert small.radius == 5.0 and low == pytest.approx(math.log10(2.5e10), abs=0.05) and 0.1 < high - low < 0.35
+
+
+def test_what_an_estimator_cannot_serve_is_refused(tmp_path: Path, estimator: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = catalogue(tmp_path)
     for changes, message in (({"galaxy_id": 8}, "must name one row of the catalogue, got 0 rows of 8"),
                              ({"galaxy_id": None}, "needs galaxy_id where the catalogue has several rows, got 2")):
@@ -96,7 +126,7 @@ def test_what_an_estimator_cannot_serve_is_refused(tmp_path: Path, estimator: di
         read(catalogue(tmp_path, r_hsm=[4.0, np.nan]))
     with pytest.raises(DataError, match=r"must be able to predict galaxy 9 of galaxies.ecsv, got nothing: needs M_r"):
         read(catalogue(tmp_path, M_r=[-21.0, np.nan]))
-    estimator["aperture"] = "30kpc"
+    estimator.aperture = "30kpc"
     with pytest.raises(ModelFileError, match="aperture must be one of 1rhsm, 2rhsm and ratio, got '30kpc' of tng-gbdt"):
         read(catalogue(tmp_path))
     before = identity(catalogue(tmp_path))
@@ -106,7 +136,10 @@ def test_what_an_estimator_cannot_serve_is_refused(tmp_path: Path, estimator: di
     with pytest.raises(DataError, match=r"fit.mass_prior.catalogue must be a readable table"):
         identity(recipe)
     monkeypatch.setattr(registry, "load_model", lambda name: object())
-    with pytest.raises(RecipeError, match="must be an estimator of galaxy masses, got 'tng-gbdt', which predicts none"):
+    with pytest.raises(RecipeError, match="must be an estimator of galaxy masses from catalogues, got 'tng-gbdt', which predicts none"):
+        read(catalogue(tmp_path))
+    monkeypatch.setattr(registry, "load_model", lambda name: CNN.__new__(CNN))
+    with pytest.raises(RecipeError, match="must be an estimator of galaxy masses from catalogues, got 'tng-gbdt', a model of maps"):
         read(catalogue(tmp_path))
     assert identity(Recipe()) == {}
 

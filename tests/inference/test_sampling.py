@@ -139,6 +139,14 @@ def test_chains_that_have_not_met_are_named() -> None:
         sample(lambda x: -0.5 * x.square().sum(), 0.0 * START[:, :2], draws=200, warmup=0, seed=0, fisher=lambda x: narrow)
 
 
+def test_too_few_effective_draws_and_a_lone_chain_are_told_of() -> None:
+    with pytest.warns(ConvergenceWarning, match=r"^effective sample sizes must be above 100, got [0-9]+ in x\[[0-3]\]; draw more$"):
+        found = sample(log_density, START[:2], draws=100, warmup=200, seed=0)
+    assert found.attrs["worst_rhat"] < 1.05 and found.attrs["smallest_ess"] <= 100.0
+    with pytest.warns(ConvergenceWarning, match=r"^convergence can be judged from two chains on, got one$"):
+        assert "worst_rhat" not in sample(log_density, START[:1], draws=100, warmup=10, seed=0).attrs
+
+
 def test_no_verdict_on_a_handful_of_draws() -> None:
     data = sample(log_density, START, draws=99, warmup=0, seed=0)
     assert "worst_rhat" not in data.attrs
@@ -192,7 +200,8 @@ def test_an_interrupt_keeps_what_was_drawn() -> None:
             raise KeyboardInterrupt
         return -0.5 * x.square().sum() * (1.0 + 0.0 * float(x.detach()[0]))
 
-    with pytest.warns(ConvergenceWarning, match=r"^sampling was interrupted after [0-9]+ of 5000 draws, which are returned$"):
+    few = pytest.warns(ConvergenceWarning, match="^effective sample sizes must be above 100")
+    with few, pytest.warns(ConvergenceWarning, match=r"^sampling was interrupted after [0-9]+ of 5000 draws, which are returned$"):
         data = sample(density, torch.zeros(2, 2, dtype=torch.float64), draws=5000, warmup=20, seed=0)
     shape = data["posterior"]["x"].shape
     assert 10 < shape[1] < 200

@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from astropy.table import Table
 
-from supermage.errors import ModelFileError, RecipeError
+from supermage.errors import DataError, ModelFileError, RecipeError
+from supermage.models import cnn_prior
 from supermage.models.cnn import CNN, load_cnn
 from supermage.models.cnn_data import Inputs
 from supermage.models.cnn_prior import catalogue_of, catalogue_of_store
 from supermage.models.cnn_training import build, train_cnn
-from supermage.models.map_store import MapStore
+from supermage.models.map_store import MapStore, write_maps
 from supermage.models.out_of_distribution import OutOfDistributionWarning
+from supermage.models.predict import predict_catalogue
 from tests.models.toy_maps import toy_galaxies, toy_recipe, toy_store
 
 LIGHT = {"inputs": ["r_light", "g_r"], "targets": ["log_mstar", "log_mtot"]}
@@ -101,7 +104,7 @@ def test_galaxies_unlike_the_training_set_widen_and_warn(cnn: CNN) -> None:
 def test_the_density_is_of_groups_that_the_network_has_not_learnt_from(artefact: Path, cnn: CNN) -> None:
     about = json.loads((artefact / "prior" / "model.json").read_text())
     rows = cnn.description["rows"]
-    assert sum(about["rows"].values()) == rows["validation"] + rows["calibration"] + rows["test"]
+    assert sum(about["rows"].values()) == rows["calibration"] + rows["test"]
     assert about["of_network"] == cnn.description["sha256"] and about["seed"] == cnn.description["seed"] + 1
     card = (artefact.parent / "card.md").read_text()
     assert "## Joint density of masses" in card and "### On the test part" in card and "| stellar" not in card.split("##")[0]
@@ -121,3 +124,32 @@ def test_a_density_of_another_network_is_refused(artefact: Path, tmp_path: Path)
 def test_a_density_needs_both_masses(store: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"train.options.prior: a density of masses needs the targets log_mstar and log_mtot"):
         build(toy_recipe(tmp_path, store, targets=["log_mstar"], prior={}))
+
+
+@pytest.mark.filterwarnings("ignore::supermage.models.out_of_distribution.OutOfDistributionWarning")
+def test_a_store_of_maps_is_predicted_like_a_catalogue(artefact: Path, cnn: CNN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same rows out as of the network by hand; one without light stays, empty, with the reason."""
+    monkeypatch.setattr(cnn_prior, "CHUNK", 8)
+    maps, columns = toy_galaxies(21, seed=12)
+    maps["r_light"][10] = 0.0
+    path = write_maps(tmp_path / "maps.nc", maps, columns, source="toy galaxies of the tests", mock=True)
+    done = predict_catalogue(path, artefact, tmp_path / "out.ecsv")
+    assert (done.rows, done.empty) == (21, 1)
+    got = Table.read(tmp_path / "out.ecsv", format="ascii.ecsv")
+    assert np.array_equal(got["galaxy_id"], columns["galaxy_id"]) and np.array_equal(got["projection"], columns["projection"])
+    assert got["reason"][10] == "r_light: no light" and np.ma.is_masked(got["log_mtot_median"][10])
+    there = np.delete(np.arange(21), 10)
+    exact = cnn.predict({name: item[there] for name, item in maps.items()}).marginal("log_mtot").quantiles((0.5,))[:, 0].numpy()
+    assert np.asarray(got["log_mtot_median"])[there] == pytest.approx(exact, abs=2e-3)
+    assert np.asarray(got["predicted_log_mtot"])[there] == pytest.approx(cnn.estimate(maps)["log_mtot"][there], abs=1e-5)
+
+
+def test_maps_and_catalogues_each_need_their_model(artefact: Path, store: Path, tmp_path: Path) -> None:
+    Table({"M_r": [-20.0]}).write(tmp_path / "in.ecsv")
+    with pytest.raises(DataError, match=r"maps must be whole files of galaxy maps, got .*in\.ecsv"):
+        predict_catalogue(tmp_path / "in.ecsv", artefact, tmp_path / "out.ecsv")
+    with pytest.raises(DataError, match=r"maps\.nc: a catalogue must be a table that astropy or Parquet reads"):
+        predict_catalogue(store, artefact / "prior", tmp_path / "out.ecsv")
+    with pytest.raises(DataError, match="maps have their own names and units, got names or units of columns"):
+        predict_catalogue(store, artefact, tmp_path / "out.ecsv", units={"M_r": "mag"})
+    assert not (tmp_path / "out.ecsv").exists()

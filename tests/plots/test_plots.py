@@ -83,6 +83,36 @@ def test_corner_keeps_to_the_ranges_and_its_ticks_off_their_ends():
         assert ticks.max() < span[1] - margin
 
 
+@pytest.mark.parametrize(("value", "limits"), [(12.0, (0.0, 12.6)), (-3.0, (-3.65, 10.0)), (5.0, (0.0, 10.0)), (None, (0.0, 10.0))])
+def test_corner_widens_an_axis_to_a_truth_beyond_it_but_not_its_contours(value, limits):
+    axes = new_figure(7, 7, constrained=False).subplots(3, 3)
+    draws = RNG.uniform(0.0, 10.0, size=(4000, 3))
+    corner(axes, draws, labels=["a", "b", "c"], ranges=[(0.0, 10.0)] * 3, truth=[None, value, None])
+    assert axes[1, 1].get_xlim() == axes[2, 1].get_xlim() == axes[1, 0].get_ylim() == pytest.approx(limits)
+    assert axes[2, 1].get_ylim() == axes[2, 0].get_xlim() == axes[0, 0].get_xlim() == (0.0, 10.0)
+    corners = np.concatenate([patch.get_xy() for patch in axes[1, 1].patches])
+    assert corners[:, 0].min() == pytest.approx(0.0)
+    assert corners[:, 0].max() == pytest.approx(10.0)
+
+
+def test_corner_of_one_parameter_reaches_its_truth():
+    axes = new_figure(3, 3, constrained=False).subplots(1, 1, squeeze=False)
+    corner(axes, RNG.uniform(0.0, 10.0, size=(4000, 1)), labels=["a"], ranges=[(0.0, 10.0)], truth=[12.0])
+    assert axes[0, 0].get_xlim() == pytest.approx((0.0, 12.6))
+
+
+@pytest.mark.parametrize("width", [2.0, 60.0])
+def test_the_prior_of_an_angle_around_north_is_drawn_where_its_posterior_is(width):
+    axes = new_figure(3, 3).subplots()
+    marginal(axes, np.clip(RNG.normal(360.0, width, 4000), 180, 540), prior=(0.0, 360.0), label="PA", truth=361.0, turn=(180.0, 540.0))
+    grey = axes.collections[0].get_paths()[0].get_extents()
+    assert (grey.x0, grey.x1, grey.y1) == pytest.approx((180.0, 540.0, 1 / 360.0))
+    assert len(axes.lines) == 1  # the truth: a circle has no edges
+    low, high = axes.get_xlim()
+    assert low < 361.0 < high
+    assert [text.get_text() for text in axes.texts] == (["prior 0 to 360"] if width == 2.0 else [])
+
+
 def test_a_narrow_posterior_is_shown_alone_with_its_prior_in_words():
     draws = RNG.normal(8.0, 0.01, 4000)
     narrow, wide = new_figure(3, 3).subplots(), new_figure(3, 3).subplots()

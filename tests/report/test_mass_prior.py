@@ -23,6 +23,7 @@ from supermage.inference.mass_prior import StellarMassPrior
 from supermage.inference.posterior import open_posterior
 from supermage.report import case as case_module
 from supermage.report.case import Case
+from supermage.report.figures import find_figure
 from supermage.report.mass_prior import (
     MassPriorFacts,
     Reach,
@@ -208,6 +209,15 @@ def test_a_posterior_with_a_prior_is_told_of(fitted: Path, monkeypatch: pytest.M
     table = latex_table(record, claimed=True)
     assert r"has the prior of the stars' mass, $\log_{10} M_\star/M_\odot = " in table and table.count("{") == table.count("}")
     assert "intensity_rb (" not in " ".join(case.verdict.reasons)
+    assert case.record.truth and facts.truth == pytest.approx(facts.posterior.median, abs=0.3)
+    spec = find_figure("stellar-mass")
+    assert spec.applies(case) and "without it (draws weighted, Pareto k" in spec.caption(case)
+    left, right = spec.draw(case).axes
+    curves = {line.get_label(): line for line in left.lines}
+    x, y = curves["prior"].get_data()
+    assert float(np.sum(x * y) / np.sum(y)) == pytest.approx(float(record.mass_prior.notes["centre"]), abs=0.02)
+    assert [label.get_text() for label in right.get_yticklabels()] == ["without", "with prior"]
+    assert curves["truth"].get_xdata()[0] == facts.truth and right.lines[-1].get_xdata()[0] == record.truth["log10_mbh"]
 
 
 def test_weights_that_do_not_serve_are_refused(fitted: Path, tmp_path: Path) -> None:
