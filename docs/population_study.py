@@ -1,10 +1,14 @@
 """A population study: a catalogue in, masses with intervals out, then the mass function and the relation of total and stellar mass.
 
-    python docs/population_study.py CATALOGUE [--model tng-gbdt] [--volume 1e6] [--figure masses.png]
+    python docs/population_study.py CATALOGUE [--column M_r=rmag] [--unit M_r=mag] [--model tng-gbdt] [--volume 1e6] [--figure masses.png]
     python docs/population_study.py --mock 5000 --figure masses.png       # generated galaxies: to see how it goes, not a result
 
 Errors are propagated by draws: every draw of the masses of all galaxies is a catalogue of its own, binned and fitted like the others; a
 Poisson bootstrap over the galaxies adds the noise of the sample. Prints JSON.
+
+No galaxy of the volume is lost. Those unlike the training set (score above 1) stay, with densities that are widened to the training
+population's on purpose. Those that cannot be predicted (no magnitude) are taken to be like the others: every galaxy that can be counts for
+`weight` of them, which is wrong where faint galaxies are those without numbers; more than half are refused.
 """
 
 from __future__ import annotations
@@ -21,9 +25,10 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 import supermage
+from supermage.errors import DataError, DomainError, SupermageError
 from supermage.models.catalogue import read_catalogue
 from supermage.models.mass_prior import MassPrior
-from supermage.models.mock_population import draw_population
+from supermage.models.mock_population import MOCK, draw_population
 
 EDGES = np.arange(9.5, 12.01, 0.25)
 """Bins of log10 M*, dex."""
@@ -35,12 +40,15 @@ def draws_of(prior: MassPrior, number: int, seed: int) -> NDArray[np.float64]:
     return prior.sample((number,)).numpy()
 
 
-def mass_function(draws: NDArray[np.float64], volume: float, rng: np.random.Generator) -> dict[str, list[float]]:
-    """Number density per dex of stellar mass, Mpc^-3: median and 68 % interval over draws and Poisson bootstraps."""
+def mass_function(draws: NDArray[np.float64], volume: float, rng: np.random.Generator, weight: float = 1.0) -> dict[str, list[float]]:
+    """Number density per dex of stellar mass, Mpc^-3: median and 68 % interval over draws and Poisson bootstraps.
+
+    Every galaxy counts for ``weight`` of them.
+    """
     counts = []
     for masses in draws[..., 0]:
-        weight = rng.poisson(1.0, len(masses))
-        counts.append(np.histogram(masses, bins=EDGES, weights=weight)[0] / np.diff(EDGES) / volume)
+        times = rng.poisson(1.0, len(masses))
+        counts.append(weight * np.histogram(masses, bins=EDGES, weights=times)[0] / np.diff(EDGES) / volume)
     low, middle, high = np.quantile(counts, [0.16, 0.5, 0.84], axis=0)
     centre = 0.5 * (EDGES[1:] + EDGES[:-1])
     return {"log_mstar": centre.tolist(), "median": middle.tolist(), "lower": low.tolist(), "upper": high.tolist()}
@@ -59,18 +67,44 @@ def relation(draws: NDArray[np.float64], rng: np.random.Generator, pivot: float 
             for k, name in enumerate(("intercept", "slope", "scatter"))}
 
 
+def mock_note(table: Table) -> str:
+    """What the table says of generated galaxies, in ``meta`` or by columns ``mock_*``, which outlive formats without meta; else empty."""
+    said = [str(value) for name, value in table.meta.items() if name.lower() == "mock" and value]
+    return said[0] if said else MOCK if any(name.lower().startswith("mock_") for name in table.colnames) else ""
+
+
 def study(table: Table, *, model: str, volume: float, draws: int = 200, seed: int = 1) -> dict[str, Any]:
-    """Predict, keep the rows that can be predicted and lie inside the training set, and measure."""
+    """Predict and measure, with every row that can be predicted.
+
+    Raises
+    ------
+    DataError
+        If there is no galaxy, or more than half of them cannot be predicted.
+    DomainError
+        If the volume is not positive.
+    """
+    if not volume > 0.0:
+        raise DomainError(f"a volume must be positive, Mpc^3, got {volume:g}")
+    if not len(table):
+        raise DataError("a study needs at least one galaxy, got none")
+    estimator = supermage.load_model(model)
+    if not hasattr(estimator, "reasons"):
+        raise DataError(f"a study needs a model of catalogues, such as tng-gbdt, got {model}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # counted below
-        prior = supermage.load_model(model).predict(table)
+        prior = estimator.predict(table)
     score = prior.out_of_distribution.numpy()
-    kept = np.isfinite(score) & (score <= 1.0)
-    rng = np.random.default_rng(seed)
+    kept = np.isfinite(score)
+    missing = int((~kept).sum())
+    if 2 * missing > len(table):
+        why = next(text for text in estimator.reasons(table) if text)
+        raise DataError(f"a study needs predictions of half of the galaxies or more, got none for {missing} of {len(table)} ({why})")
+    rng, weight = np.random.default_rng(seed), len(table) / int(kept.sum())
     values = draws_of(prior[torch.from_numpy(kept)], draws, seed)
-    return {"made_with": str(table.meta.get("mock", "")) or "the catalogue's galaxies", "model": prior.source,
-            "galaxies": len(table), "not_predicted": int((~np.isfinite(score)).sum()), "outside_the_training_set": int((score > 1.0).sum()),
-            "mass_function": mass_function(values, volume, rng), "mtot_of_mstar": relation(values, rng)}
+    note = mock_note(table)
+    return {"made_with": note or "the catalogue's galaxies", "is_mock": bool(note), "model": prior.source, "galaxies": len(table),
+            "not_predicted": missing, "weight": weight, "outside_the_training_set": int((score > 1.0).sum()),
+            "mass_function": mass_function(values, volume, rng, weight), "mtot_of_mstar": relation(values, rng)}  # fmt: skip
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
@@ -83,25 +117,41 @@ def draw(found: dict[str, Any], path: Path) -> None:
     error = np.abs(np.stack([function["median"] - function["lower"], function["upper"] - function["median"]]))[:, seen]
     axes.errorbar(function["log_mstar"][seen], function["median"][seen], yerr=error, fmt="o", capsize=2)
     axes.set(yscale="log", xlabel=r"$\log_{10} M_*(<R_{\rm hsm})/{\rm M}_\odot$", ylabel=r"${\rm d}n/{\rm d}\log M_*$ (Mpc$^{-3}$)")
-    if found["made_with"] != "the catalogue's galaxies":
+    if found["is_mock"]:
         axes.set_title("generated galaxies", fontsize="small")
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
-def main() -> None:
+def pair(word: str) -> tuple[str, str]:
+    """Name and value of ``NAME=VALUE``."""
+    name, _, value = word.partition("=")
+    if not (name and value):
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got '{word}'")
+    return name, value
+
+
+def main(words: list[str] | None = None) -> None:
     """Read or generate a catalogue, study it, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("catalogue", nargs="?", type=Path)
     parser.add_argument("--model", default="tng-gbdt")
-    parser.add_argument("--mock", type=int, default=0, metavar="N", help="generate N galaxies in place of a catalogue")
+    parser.add_argument("--column", type=pair, action="append", default=[], metavar="NAME=THEIRS", help="a column's name in the catalogue")
+    parser.add_argument("--unit", type=pair, action="append", default=[], metavar="NAME=UNIT", help="a unit that the catalogue lacks")
+    parser.add_argument("--mock", type=int, metavar="N", help="generate N galaxies in place of a catalogue")
     parser.add_argument("--volume", type=float, default=1e6, help="Mpc^3 that the catalogue is complete in")
     parser.add_argument("--figure", type=Path)
-    given = parser.parse_args()
-    if (given.catalogue is None) == (given.mock == 0):
+    given = parser.parse_args(words)
+    if (given.catalogue is None) == (given.mock is None):
         parser.error("give a catalogue, or --mock N")
-    table = draw_population(given.mock, 1) if given.mock else read_catalogue(given.catalogue)
-    found = study(table, model=given.model, volume=given.volume)
+    try:
+        if given.catalogue is None:
+            table = draw_population(given.mock, 1)
+        else:
+            table = read_catalogue(given.catalogue, columns=dict(given.column), units=dict(given.unit))
+        found = study(table, model=given.model, volume=given.volume)
+    except SupermageError as error:
+        parser.error(str(error))
     if given.figure is not None:
         draw(found, given.figure)
     print(json.dumps(found, indent=1))

@@ -142,7 +142,7 @@ def fit(recipe: RecipeArgument, *,
 
 @app.command()
 def train(recipe: RecipeArgument) -> None:
-    """Train a model; write its weights and its model card.
+    """Train a model; write its weights, its model card and, of a network, its losses as a figure.
 
     Example: supermage train models/nuker-mge/recipe.toml
     """
@@ -153,7 +153,11 @@ def train(recipe: RecipeArgument) -> None:
         for written in ("products/checkpoint.safetensors", f"{checked.train.output}/weights.safetensors"):
             checked.output(written)
     from supermage.models.training import train as run
-    _say(f"model: {run(checked, progress=make_progress())}")
+    artefact = run(checked, progress=make_progress())
+    _say(f"model: {artefact}")
+    from supermage.plots.training import draw_losses
+    if (figure := draw_losses(artefact, checked.path("products") / "loss.png")) is not None:
+        _say(f"losses: {figure}")
 
 
 @app.command()

@@ -225,3 +225,15 @@ def test_the_command_line_starts_quickly() -> None:
     program = f"import sys, supermage, supermage.cli; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+def test_training_of_a_network_draws_its_losses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.models.toy_maps import toy_store
+
+    maps = toy_store(tmp_path / "maps.nc", 90)
+    options = f'maps = "{maps}"\nwidth = 2\nimage_pixels = 32\nbatch = 16\nepochs = 2'
+    (tmp_path / "recipe.toml").write_text(f'[train]\nkind = "galaxy-cnn"\n[train.options]\n{options}\n', encoding="utf-8")
+    code, said, _ = run(capsys, "train", str(tmp_path / "recipe.toml"))
+    assert code == 0 and f"losses: {tmp_path / 'products' / 'loss.png'}" in said
+    assert (tmp_path / "products" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert "products/loss.png" in (tmp_path / "card.md").read_text()

@@ -117,9 +117,11 @@ def _predicted(recipe: Recipe, section: MassPriorSection, name: str) -> MassKnow
         raise RecipeError(f"fit.mass_prior by the model '{name}' needs catalogue, got none")
     estimator = load_model(name)
     if not hasattr(estimator, "reasons"):
-        raise RecipeError(f"fit.mass_prior.model must be an estimator of galaxy masses, got '{name}', which predicts none")
+        what = "a model of maps" if hasattr(estimator, "estimate") else "which predicts none"
+        raise RecipeError(f"fit.mass_prior.model must be an estimator of galaxy masses from catalogues, got '{name}', {what}")
     path, galaxy = recipe.path(section.catalogue), section.galaxy_id
     row = _row(read_catalogue(path, columns=section.columns or None, units=section.units or None), galaxy, path)
+    row, radius, aperture = _sphere(section, row, str(estimator.aperture), path)
     who = f"{'the only row' if galaxy is None else f'galaxy {galaxy}'} of {path.name}"
     (why,) = estimator.reasons(row)
     if why:
@@ -128,7 +130,6 @@ def _predicted(recipe: Recipe, section: MassPriorSection, name: str) -> MassKnow
         # that a galaxy is unlike the training set is told with the prior, once, and by the report
         warnings.simplefilter("ignore")
         prior = estimator.predict(row)[0]
-    radius, aperture = _aperture(section, row, str(prior.aperture), path)
     unlike = not float(prior.out_of_distribution) <= INSIDE
     return MassKnowledge(prior.marginal(TARGET), radius, aperture, f"{prior.source}, {who}", name, section.seen_data, unlike)
 
@@ -147,18 +148,37 @@ def _row(table: Any, galaxy: int | str | None, path: Path) -> Any:
     return table[found]
 
 
-def _aperture(section: MassPriorSection, row: Any, kind: str, path: Path) -> tuple[float, str]:
-    """Radius of the estimator's sphere for this galaxy, kpc, and what it is in words."""
-    multiple, unit = APERTURES.get(kind, (np.nan, "")) if kind != "ratio" else (_number(row, "aperture_ratio"), "r50_3d")
-    if not unit:
+def _sphere(section: MassPriorSection, row: Any, kind: str, path: Path) -> tuple[Any, float, str]:
+    """The row as the estimator is to see it, radius of the estimator's sphere for this galaxy, kpc, and what it is in words."""
+    if kind == "ratio":
+        return _chosen_sphere(section, row, path)
+    if kind not in APERTURES:
         raise ModelFileError(f"an estimator's aperture must be one of {', '.join(APERTURES)} and ratio, got '{kind}' of {section.model}")
-    words = {"r_hsm": "R_hsm", "r50_3d": "R50"}[unit]
+    multiple, column = APERTURES[kind]
     if section.radius is not None:
-        return section.radius, f"the sphere of {section.radius:g} kpc that the recipe gives for the estimator's in {words}"
-    radius = multiple * _number(row, unit)
+        return row, section.radius, f"the sphere of {section.radius:g} kpc that the recipe gives for the estimator's in R_hsm"
+    radius = multiple * _number(row, column)
     if not np.isfinite(radius):
-        raise DataError(f"fit.mass_prior needs the radius of the estimator's aperture: give radius, or {unit} in {path.name}, got neither")
-    return radius, f"the sphere of {multiple:g} {words}, {radius:.3g} kpc"
+        raise DataError(f"fit.mass_prior needs the radius of the estimator's aperture: give radius, or {column} in {path.name}, got neither")
+    return row, radius, f"the sphere of {multiple:g} R_hsm, {radius:.3g} kpc"
+
+
+def _chosen_sphere(section: MassPriorSection, row: Any, path: Path) -> tuple[Any, float, str]:
+    """The same where the mass is predicted inside the sphere asked for, ``aperture_ratio`` times R50: radius and mass must be of one."""
+    ratio, half = (_number(row, column) for column in ("aperture_ratio", "r50_3d"))
+    if not np.isfinite(half):
+        raise DataError(f"fit.mass_prior by '{section.model}' needs r50_3d in {path.name}, the unit of its sphere's radius, got none")
+    if section.radius is None:
+        if not np.isfinite(ratio):
+            raise DataError(f"fit.mass_prior needs the radius of the estimator's aperture: give radius, or aperture_ratio in {path.name}, "
+                            "got neither")
+        return row, ratio * half, f"the sphere of {ratio:g} R50, {ratio * half:.3g} kpc"
+    if np.isfinite(ratio):
+        raise DataError(f"fit.mass_prior.radius must be left out where {path.name} has aperture_ratio, the sphere that is predicted for, "
+                        f"got {section.radius:g} kpc beside {ratio:g} R50 = {ratio * half:.3g} kpc")
+    row = row.copy()
+    row["aperture_ratio"] = [section.radius / half]
+    return row, section.radius, f"the sphere of {section.radius:g} kpc that the recipe gives, {section.radius / half:.3g} R50"
 
 
 def _number(row: Any, name: str) -> float:

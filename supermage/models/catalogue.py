@@ -11,13 +11,16 @@ from astropy.table import MaskedColumn, Table
 from numpy.typing import NDArray
 
 from supermage.errors import DataError, nearest_name
-from supermage.models.catalogue_files import raw_chunks, read_raw
-from supermage.models.catalogue_units import to_canonical, unit_text
+from supermage.models.catalogue_files import Kinds, raw_chunks, read_raw
+from supermage.models.catalogue_units import missing_units, to_canonical, unit_text
 from supermage.models.columns import COLUMNS, IDENTITY, Column
 from supermage.models.group_catalogue import is_group_catalogue, read_group_catalogue
 
 SMALLEST_MASS = 1e4
 """Msun: no mass of a simulated or observed galaxy lies between zero and this; numbers that do are in another unit."""
+
+SHOWN = 8
+"""Columns of a table that an error names where no name is near what was asked for."""
 
 _CHECKED = "checked"
 
@@ -60,9 +63,7 @@ def read_catalogue(
     path = Path(path)
     if format is None and is_group_catalogue(path):
         return canonical(read_group_catalogue(path), columns=columns, units=units, names=names)
-    raw = read_raw(path, format)
-    raw.meta.pop(_CHECKED, None)
-    return canonical(raw, columns=columns, units=units, names=names)
+    return canonical(_unmarked(read_raw(path, format)), columns=columns, units=units, names=names)
 
 
 def read_catalogue_chunks(
@@ -103,12 +104,13 @@ def read_catalogue_chunks(
         table = read_catalogue(path, columns=columns, units=units, names=names)
         yield from (table[first : first + rows] for first in range(0, len(table), rows))
         return
-    ranges = _Ranges()
-    for raw in raw_chunks(path, rows, format):
+    ranges, kinds = _Ranges(), Kinds()
+    for raw in raw_chunks(path, rows, format, kinds=Kinds()):
+        kinds.add(raw)
         ranges.add(_convert(raw, columns, units, names), names)
     ranges.check()
-    for raw in raw_chunks(path, rows, format):
-        yield _mark(_convert(raw, columns, units, names), ranges.count)
+    for raw in raw_chunks(path, rows, format, kinds=kinds):
+        yield _mark(_convert(_unmarked(raw), columns, units, names), ranges.count)
 
 
 def canonical(
@@ -211,6 +213,11 @@ def absent(table: Table, names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in table.colnames]
 
 
+def some_of(names: Sequence[str]) -> str:
+    """The first names of a table's columns, for an error."""
+    return (", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")) or "no column"
+
+
 def column_values(table: Table, name: str) -> NDArray[np.float64]:
     """Numbers of a column as float64, NaN where masked or not finite; shape (row,).
 
@@ -231,14 +238,21 @@ def _with_features(table: Table, names: Sequence[str]) -> Table:
         raise DataError(f"a feature must be a canonical column, got '{unknown[0]}'{nearest_name(unknown[0], COLUMNS)}")
     result = canonical(table, names=names)
     if not any(name in result.colnames for name in names):
-        got = ", ".join(table.colnames[:8]) + (", ..." if len(table.colnames) > 8 else "")
-        raise DataError(f"a catalogue must have at least one of {', '.join(names)}, got {got}{nearest_name(names[0], table.colnames)}")
+        near = nearest_name(names[0], table.colnames)
+        raise DataError(f"a catalogue must have at least one of {', '.join(names)}, got {some_of(table.colnames)}{near}")
     return result
 
 
 def _checked(table: Table) -> set[str]:
     """Columns whose ranges have been looked at."""
     return set(str(table.meta.get(_CHECKED, "")).split())
+
+
+def _unmarked(table: Table) -> Table:
+    """A file's table without what only this program may say of it."""
+    for word in (_CHECKED, "reasons"):
+        table.meta.pop(word, None)
+    return table
 
 
 def _mark(table: Table, names: Iterable[str]) -> Table:
@@ -257,15 +271,19 @@ def _convert(table: Table, columns: Mapping[str, str] | None, units: Mapping[str
                 raise DataError(f"{what} must name canonical columns, got '{name}'{nearest_name(name, COLUMNS)}")
     for name, theirs in columns.items():
         if theirs not in table.colnames:
-            raise DataError(f"columns must name columns of the catalogue, got {name} = '{theirs}'{nearest_name(theirs, table.colnames)}")
+            near = nearest_name(theirs, table.colnames) or f"; it has {some_of(table.colnames)}"
+            raise DataError(f"columns must name columns of the catalogue, got {name} = '{theirs}'{near}")
     source = {name: name for name in COLUMNS if name in table.colnames and name not in columns} | columns
     wanted = set(COLUMNS if names is None else {*names, *IDENTITY})
     colour = "g_r" in wanted and "g_r" not in source and {"M_g", "M_r"} <= source.keys()
     source = {name: theirs for name, theirs in source.items() if name in wanted or (colour and name in ("M_g", "M_r"))}
     result = _renamed(table, source)
-    for name, theirs in source.items():
-        label = f"column '{theirs}'" + (f" ({name})" if theirs != name else "")
-        result[name] = _canonical_column(result[name], COLUMNS[name], units.get(name) or unit_text(result[name].unit), label)
+    labels = {name: f"'{theirs}'" + (f" ({name})" if theirs != name else "") for name, theirs in source.items()}
+    texts = {name: units.get(name) or unit_text(result[name].unit) for name in source}
+    if bare := [name for name in source if not texts[name] and COLUMNS[name].unit]:
+        raise DataError(missing_units([COLUMNS[name] for name in bare], [labels[name] for name in bare]))
+    for name, label in labels.items():
+        result[name] = _canonical_column(result[name], COLUMNS[name], texts[name], f"column {label}")
     if colour:
         value = column_values(result, "M_g") - column_values(result, "M_r")
         result["g_r"] = MaskedColumn(value, mask=~np.isfinite(value), unit="mag", description=COLUMNS["g_r"].description)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ _KINDS = {
     ".parquet": "parquet", ".pq": "parquet", ".fits": "fits", ".fit": "fits", ".fits.gz": "fits", ".fit.gz": "fits", ".csv": "ascii.csv",
     ".ecsv": "ascii.ecsv", ".vot": "votable", ".votable": "votable", ".xml": "votable",
 }  # fmt: skip
+READ = "FITS (.fits), VOTable (.vot), ECSV (.ecsv), CSV (.csv), Parquet (.parquet)"
+"""What is read, for an error."""
+
 _SHORT = {"csv": "ascii.csv", "ecsv": "ascii.ecsv"}
 _NOTHING = [(word, "0") for word in ("", "NULL", "null", "N/A", "n/a", "NA", "--")]
 """What stands in a CSV file for a missing value, beside ``nan``."""
@@ -51,17 +56,43 @@ def read_raw(path: Path, format: str | None = None) -> Table:
     kind = _kind(path, format)
     with _reading(path):
         if kind == "parquet":
-            return vstack(list(_parquet_pieces(path, 1_000_000)), metadata_conflicts="silent")
+            pieces = list(_parquet_pieces(path, 1_000_000))
+            return Table(vstack(pieces, metadata_conflicts="silent"), meta=pieces[0].meta, copy=False)
         if kind == "fits":
-            return Table.read(path, format="fits", hdu=_first_table(path))
+            return _labelled(Table.read(path, format="fits", hdu=_first_table(path)))
         if kind == "ascii.csv":
-            return next(_csv_pieces(path, sys.maxsize), Table())
+            return next(_csv_pieces(path, sys.maxsize, Kinds()), Table())
         if kind == "votable":
             return Table.read(path, format="votable", table_id=0, use_names_over_ids=True)
-        return Table.read(path, format=kind) if kind else Table.read(path)
+        if kind:
+            return Table.read(path, format=kind)
+        try:
+            return Table.read(path)
+        except IORegistryError:
+            got = f"'{path.name}', of no known kind"
+            raise DataError(f"{path}: a catalogue must be a table in one of {READ}, told by its ending, got {got}") from None
 
 
-def raw_chunks(path: Path, rows: int, format: str | None = None) -> Iterator[Table]:
+class Kinds:
+    """Types of a CSV file's columns over all its pieces, each of which shows what its own rows call for: whole, real, or text."""
+
+    def __init__(self) -> None:
+        self.wider: dict[str, str] = {}
+
+    def add(self, table: Table) -> None:
+        """Take in one piece."""
+        for name in table.colnames:
+            self.wider[name] = max(self.wider.get(name, _WHOLE), _kind_of(table[name].dtype.kind), key=_ORDER.index)
+
+
+_WHOLE, _REAL, _TEXT = _ORDER = ("whole", "real", "text")
+
+
+def _kind_of(letter: str) -> str:
+    return {"i": _WHOLE, "u": _WHOLE, "f": _REAL}.get(letter, _TEXT)
+
+
+def raw_chunks(path: Path, rows: int, format: str | None = None, *, kinds: Kinds | None = None) -> Iterator[Table]:
     """A catalogue in pieces of at most so many rows: Parquet, FITS (not packed) and CSV without ever holding the whole.
 
     Parameters
@@ -70,6 +101,9 @@ def raw_chunks(path: Path, rows: int, format: str | None = None) -> Iterator[Tab
         As in :func:`read_raw`.
     rows
         Rows of a piece, at most.
+    kinds
+        Of a CSV file's columns, where they are known; by default the file is read through for them first. Without a word on a column its
+        type is that of each piece.
 
     Yields
     ------
@@ -87,7 +121,7 @@ def raw_chunks(path: Path, rows: int, format: str | None = None) -> Iterator[Tab
     elif kind == "fits" and path.suffix.lower() != ".gz":
         pieces = _fits_pieces(path, rows)
     elif kind == "ascii.csv":
-        pieces = _csv_pieces(path, rows)
+        pieces = _csv_pieces(path, rows, _kinds(path, rows) if kinds is None else kinds)
     else:
         pieces = iter([read_raw(path, format)])
     empty = True
@@ -148,16 +182,44 @@ def _fits_pieces(path: Path, rows: int) -> Iterator[Table]:
     with fits.open(path, memmap=True) as units:
         unit = units[number]
         for first in range(0, unit.header["NAXIS2"], rows):
-            yield Table.read(type(unit)(unit.data[first : first + rows], header=unit.header))
+            yield _labelled(Table.read(type(unit)(unit.data[first : first + rows], header=unit.header)))
 
 
-def _csv_pieces(path: Path, rows: int) -> Iterator[Table]:
-    """A piece's columns have the types that its own rows call for."""
+def _labelled(table: Table) -> Table:
+    """A table of FITS, whose words are upper case, with the one that tells generated galaxies from others as it is written."""
+    if "MOCK" in table.meta:
+        table.meta["mock"] = table.meta.pop("MOCK")
+    return table
+
+
+def _csv_pieces(path: Path, rows: int, kinds: Kinds) -> Iterator[Table]:
+    """A piece's columns have the types that are known of the file, else those that its own rows call for."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         records = _records(file)
         header = next(records, "")
         while piece := list(islice(records, rows)):
-            yield text_tables.read("".join([header, *piece]), format="csv", guess=False, fill_values=_NOTHING)
+            table = text_tables.read("".join([header, *piece]), format="csv", guess=False, fill_values=_NOTHING)
+            for place, name in enumerate(table.colnames):
+                kind, got = kinds.wider.get(name), _kind_of(table[name].dtype.kind)
+                if kind == _REAL and got == _WHOLE:
+                    table[name] = table[name].astype(np.float64)
+                elif kind == _TEXT and got != _TEXT:
+                    table[name] = _as_written(piece, place, table[name])
+            yield table
+
+
+def _as_written(piece: list[str], place: int, column: Any) -> MaskedColumn:
+    """Texts of a column that looks like numbers in one piece: '007' stays '007'."""
+    texts = [record[place].strip() if place < len(record) else "" for record in csv.reader(StringIO("".join(piece), newline=""))]
+    return MaskedColumn(np.array(texts, dtype=str), name=column.name, mask=np.ma.getmaskarray(np.ma.asarray(column)))
+
+
+def _kinds(path: Path, rows: int) -> Kinds:
+    kinds = Kinds()
+    with _reading(path):
+        for piece in _csv_pieces(path, rows, Kinds()):
+            kinds.add(piece)
+    return kinds
 
 
 def _records(lines: Iterable[str]) -> Iterator[str]:
@@ -181,6 +243,7 @@ def _parquet_pieces(path: Path, rows: int) -> Iterator[Table]:
         schema = file.schema_arrow
         stored = (schema.metadata or {}).get(b"table_meta_yaml")
         header = meta.get_header_from_yaml(stored.decode().split("\n")) if stored else {}
+        words = {key: value for key, value in (header.get("meta") or {}).items() if not str(key).startswith("__")}
         units = {item["name"]: item["unit"] for item in header.get("datatype", ()) if "unit" in item}
         for field in schema:
             if field.metadata and b"unit" in field.metadata:
@@ -188,13 +251,13 @@ def _parquet_pieces(path: Path, rows: int) -> Iterator[Table]:
         if not file.metadata.num_rows:
             raise DataError(f"{path}: a catalogue must hold at least one galaxy, got an empty table")
         for batch in file.iter_batches(batch_size=rows):
-            yield _from_arrow(batch, units)
+            yield _from_arrow(batch, units, words)
 
 
-def _from_arrow(batch: Any, units: dict[str, str]) -> Table:
-    """One batch; a column that astropy stored beside its mask becomes one masked column."""
+def _from_arrow(batch: Any, units: dict[str, str], words: dict[str, Any]) -> Table:
+    """One batch, with what the file says of itself; a column that astropy stored beside its mask becomes one masked column."""
     names = [name for name in batch.schema.names if not (name.endswith(".mask") and name[: -len(".mask")] in batch.schema.names)]
-    result = Table()
+    result = Table(meta=words)
     for name in names:
         column = batch.column(name)
         mask = np.asarray(column.is_null())

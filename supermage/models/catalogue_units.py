@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,14 @@ _HUBBLE = re.compile(r"littleh|h70|(?<![A-Za-z])h(?![A-Za-z])|^c[kMG]?pc")
 def unit_text(unit: object) -> str:
     """What a column or a user calls its unit; empty where there is none."""
     return "" if unit is None else str(unit).strip()
+
+
+def missing_units(columns: Sequence[Column], labels: Sequence[str]) -> str:
+    """What an error says of columns without a unit: all of them, and the options that name the canonical ones."""
+    options = " ".join(f"--unit {shlex.quote(f'{column.name}={column.unit}')}" for column in columns)
+    one = len(columns) == 1
+    who = f"column {labels[0]} needs a unit ({columns[0].unit})" if one else f"columns {', '.join(labels)} need units"
+    return f"{who}, got none; name {'it' if one else 'them'} in units, e.g. {options}"
 
 
 def to_canonical(value: NDArray[np.float64], text: str, column: Column, label: str) -> NDArray[np.float64]:
@@ -58,7 +68,7 @@ def to_canonical(value: NDArray[np.float64], text: str, column: Column, label: s
     if not text:
         if column.unit == "":
             return value
-        raise DataError(f"{label} needs a unit ({column.unit}), got none; name it in units, e.g. {column.name} = '{column.unit}'")
+        raise DataError(missing_units([column], [label.removeprefix("column ")]))
     target = units.Unit(column.unit)
     unit, logarithmic = _parse(text, column, label)
     if not unit.is_equivalent(target):
@@ -74,7 +84,7 @@ def _need_magnitudes(text: str, column: Column, label: str) -> None:
     if word in ("mag", "mmag") or word in (VEGA_WORDS if system == "Vega" else AB_WORDS):
         return
     if not text:
-        raise DataError(f"{label} needs a unit (mag), got none; name it in units, e.g. {column.name} = 'mag'")
+        raise DataError(missing_units([column], [label.removeprefix("column ")]))
     got = f"{text}: another system" if word in AB_WORDS + VEGA_WORDS else f"'{text}'"
     raise DataError(f"{label} needs {system} magnitudes (mag), got {got}")
 

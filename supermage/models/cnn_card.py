@@ -1,4 +1,4 @@
-"""Card of a trained ``galaxy-cnn``, in Markdown, from its own description."""
+"""Card of a trained ``galaxy-cnn``, in Markdown, from its own description and that of the density beside it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from supermage.models.cnn import PRIOR_FOLDER
+from supermage.models.cnn_data import PARTS
 from supermage.models.columns import TARGETS
 from supermage.models.map_store import MAPS
-from supermage.models.mass_card import calibration_table
+from supermage.models.mass_card import calibration_table, callable_name, licence_of, limits_of
 from supermage.models.nuker_emulator import DESCRIPTION_FILE
 from supermage.models.training import write_atomically
 
@@ -24,6 +25,7 @@ HEAD = """# {title}: masses of galaxies from images and kinematic maps
 A branch of ResNet-18 ({width} channels in its first stage) for each map, joined in one fully connected layer, after Chu et al. (sec. 3.1).
 
 - Version {version}, weights sha256 `{sha256}`, seed {seed}. Trained by `supermage train`; the options stand in `model.json`.
+- Losses of every epoch: in `model.json` too, and drawn by that command in `products/loss.png`.
 - Galaxies: {source}.
 - Maps: {maps}, within 3 half-mass radii of the stars. {stretch}
 - Scaled with the training set's constants, kept beside the weights; an image's own would erase its luminosity.
@@ -39,17 +41,25 @@ A branch of ResNet-18 ({width} channels in its first stage) for each map, joined
 
 TAIL = """
 Predicted minus true. The training and validation parts have been seen: only the test part tells what the network does with others, and
-the calibration part is kept for what recalibrates its errors. Maps of other pixels, distances, noise or dust are outside what it knows;
-it does not say so itself: its predictions are points, and intervals come from the density that is conditioned on them.
+the calibration part is kept for what is conditioned on its predictions.
 """
 
+LIMITS = """
+## Limits
+
+{galaxies}- Maps of other pixels, distances, noise or dust are outside what it knows. It does not say so itself: its predictions are points,
+  and intervals come from the density that is conditioned on them.
+
+## Licence
+
+{licence}"""
 
 DENSITY = """
 ## Joint density of masses
 
-`supermage.load_model("{title}").predict(maps)` is a `MassPrior` of log M* and log Mtot: a density, in `{folder}/`, trained and
-recalibrated on the network's predictions for galaxies of the validation, calibration and test parts, divided anew by group; the tables are
-of groups that neither the network nor the density nor its recalibration has learnt from (the network's best epoch was chosen on some). It
+`supermage.load_model("{call}").predict(maps)` is a `MassPrior` of log M* and log Mtot: a density, in `{folder}/`, trained and
+recalibrated on the network's predictions for galaxies of the calibration and test parts, divided anew by group; the tables are of groups
+that neither the network, nor the choice of its best epoch, nor the density nor its recalibration has seen. It
 widens to the population's for predictions, light and colours unlike those. Projections of one galaxy are rows of their own in these tables
 and not independent: the p-values come out too small.
 """
@@ -65,31 +75,37 @@ def write_cnn_card(path: Path, artefact: Path, *, tables: Mapping[str, Any] | No
     artefact
         Folder with ``model.json``.
     tables
-        Calibration tables of the density on its predictions, by title.
+        Calibration tables of the density on its predictions, by title; by default those of the density in the artefact, if there is one.
     """
     about: dict[str, Any] = json.loads((artefact / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     options, scaling = about["training"], about["scaling"]
-    title = f"{'mock' if about['mock'] else 'galaxy'}-cnn"
+    title, mock = path.parent.resolve().name, bool(about["mock"])
+    density = artefact / PRIOR_FOLDER / DESCRIPTION_FILE
+    if tables is None and density.is_file():
+        tables = json.loads(density.read_text(encoding="utf-8"))["scores"]
     sizes = {name: f"{scaling[name]['pixels']} x {scaling[name]['pixels']}" for name in about["inputs"]}
     names = [f"{MAPS[name].description} ({MAPS[name].unit}, {size})" for name, size in sizes.items()]
     log = [f"log10(1 + value / {item['soft']:.3g}) of {MAPS[name].description}, then linear." for name, item in scaling.items()
            if item["stretch"] == "log"]  # fmt: skip
     split = about["split"] + (": the scatter below is too small." if about["leaking_split"] else ".")
     text = HEAD.format(
-        title=title, mock=MOCK if about["mock"] else "", width=about["width"], version=about["version"], sha256=about["sha256"],
+        title=title, mock=MOCK if mock else "", width=about["width"], version=about["version"], sha256=about["sha256"],
         seed=about["seed"], source=about["source"], maps="; ".join(names), stretch=" ".join(log) or "Linear.",
         targets="; ".join(f"`{name}` ({_meaning(name)})" for name in about["targets"]), best_epoch=about["history"]["best_epoch"],
         epochs=options["epochs"], split=split,
         left_out=", ".join(f"{count} rows ({reason})" for reason, count in about["left_out"].items()) or "nothing",
     )  # fmt: skip
-    for part, entries in about["scatter"].items():
-        for name, entry in entries.items():
+    for part in (part for part in PARTS if part in about["scatter"]):
+        for name in about["targets"]:
+            entry = about["scatter"][part][name]
             text += f"| {part} | `{name}` | {entry['rows']} | {entry['mean']:+.3f} | {entry['sigma']:.3f} |\n"
     text += TAIL
     for number, (heading, table) in enumerate((tables or {}).items()):
-        text += "" if number else DENSITY.format(title=title, folder=PRIOR_FOLDER)
+        text += "" if number else DENSITY.format(call=callable_name(title), folder=PRIOR_FOLDER)
         text += f"\n### On the {heading}\n\n{calibration_table(table)}"
-    write_atomically(path, text.encode())
+    stated = str(about.get("maps_provenance", {}).get("licence", ""))
+    licence = licence_of(source=about["source"], mock=mock, stated=stated)
+    write_atomically(path, (text + LIMITS.format(galaxies=limits_of(mock=mock), licence=licence)).encode())
 
 
 def _meaning(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +11,10 @@ from astropy.table import Column, Table
 from numpy.typing import NDArray
 from pydantic import Field
 
-from supermage.models.cnn import CNN, PRIOR_FOLDER
+from supermage.models.cnn import CNN, PRIOR_FOLDER, unusable
 from supermage.models.cnn_data import Inputs, Rows
-from supermage.models.map_store import MapStore
+from supermage.models.columns import IDENTITY
+from supermage.models.map_store import MAPS, MapStore
 from supermage.models.stellar_light import SOLAR_MAGNITUDE
 from supermage.progress import Progress
 from supermage.recipe import Section
@@ -77,6 +78,21 @@ def catalogue_of_store(cnn: CNN, store: MapStore, inputs: Inputs, rows: Rows) ->
     return table
 
 
+def pieces_of_store(cnn: CNN, store: MapStore) -> Iterator[Table]:
+    """A store's rows as tables of :func:`catalogue_of` with their identities; ``meta["reasons"]`` says which cannot be predicted."""
+    images = [item for name, item in cnn.scaling.items() if MAPS[name].is_image]
+    inputs = Inputs(cnn.inputs, images[0].pixels if images else 0, images[0].stretch if images else "linear")
+    identity = {name: store.column(name) for name in IDENTITY}
+    for first in range(0, store.n_rows, CHUNK):
+        rows = np.arange(first, min(first + CHUNK, store.n_rows))
+        maps = inputs.read(store, rows) if images else store.read(rows, cnn.inputs)
+        table = catalogue_of(cnn, maps)
+        for place, (name, column) in enumerate(identity.items()):
+            table.add_column(Column(column[rows], description=IDENTITY[name].description), name=name, index=place)
+        table.meta["reasons"] = unusable(maps, cnn.inputs)
+        yield table
+
+
 def train_prior(
     cnn: CNN, store: MapStore, inputs: Inputs, rows: Rows, options: PriorOptions, *, name: str, seed: int, artefact: Path, products: Path,
     progress: Progress,
@@ -106,6 +122,7 @@ def train_prior(
         Calibration tables by title, as :func:`supermage.models.mass_card.calibration_table` prints them.
     """
     from supermage.models import mass_training
+    from supermage.models.mass_card import write_mass_card
     from supermage.models.mass_estimator import load_mass_estimator
     from supermage.models.mass_sample import sample_of_table
     from supermage.models.training import run_steps
@@ -118,6 +135,8 @@ def train_prior(
     problem: Any = mass_training.MassTraining(sample, given, seed + 1, f"{name}-prior")
     run_steps(problem, products / "prior-checkpoint.safetensors", "", None, progress=progress)
     found = load_mass_estimator(problem.finish(products / "prior" / "artefact", progress=progress))
-    found.with_about({**found.about, "of_network": cnn.description["sha256"]}).save(artefact / PRIOR_FOLDER)
+    own = {"of_network": cnn.description["sha256"], "mock": store.mock, "licence": str(store.provenance.get("licence", ""))}
+    found = found.with_about({**found.about, **own}).save(artefact / PRIOR_FOLDER)
+    write_mass_card(products / "prior" / "card.md", found.about)
     (products / "prior-checkpoint.safetensors").unlink(missing_ok=True)
     return dict(found.about["scores"])

@@ -75,6 +75,20 @@ class Devices:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
             yield
 
+    @contextmanager
+    def repeatable(self) -> Iterator[None]:
+        """Where cuDNN takes kernels that give the same bits every time, and measures none; nothing changes on the CPU, whose bits are."""
+        if self.device.type != "cuda":
+            yield
+            return
+        cudnn = torch.backends.cudnn
+        before = cudnn.deterministic, cudnn.benchmark
+        cudnn.deterministic, cudnn.benchmark = True, False
+        try:
+            yield
+        finally:
+            cudnn.deterministic, cudnn.benchmark = before
+
 
 def find_devices(precision: Precision = "auto") -> Devices:
     """Device of this process, from what ``torchrun`` has set in the environment.

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from supermage.errors import DataError, ModelFileError
-from supermage.models.catalogue import canonical, check_features, column_values, reasons
+from supermage.errors import DataError, DomainError, ModelFileError
+from supermage.models.catalogue import canonical, check_features, column_values, reasons, some_of
 from supermage.models.columns import COLUMNS
 from supermage.models.feature_space import FeatureSpace, columns_of, derive
 from supermage.models.gbdt import GBDT, TEXT_START, gbdt_of_text
@@ -34,6 +34,9 @@ from supermage.models.training import to_json, write_atomically
 FloatArray = NDArray[np.float64]
 
 KIND, VERSION = "mass-prior", "1"
+CHOSEN = "log_aperture"
+"""Feature that a row must have where the sphere is the row's own (aperture ``ratio``)."""
+
 TREES_FILE, CALIBRATION_FILE = "model.txt", "calibration.json"
 
 
@@ -107,6 +110,16 @@ class MassEstimator:
         return columns_of(self.space.names)
 
     @property
+    def required(self) -> tuple[str, ...]:
+        """Features that every row must have, beside one of :attr:`needs`: without its radius a sphere holds no certain mass."""
+        return (CHOSEN,) if self.aperture == "ratio" and CHOSEN in self.space.names else ()
+
+    @property
+    def has_light(self) -> bool:
+        """Whether the light that M*/L divides by is known where ``M_r`` is."""
+        return self.aperture == "1rhsm" and "M_r" in self.columns
+
+    @property
     def source(self) -> str:
         """Name, version and weights in one line, as predictions record it."""
         return f"{self.name} version {VERSION}, weights {self.about.get('sha256', 'unsaved')[:12]}"
@@ -125,31 +138,51 @@ class MassEstimator:
         -------
         MassPrior
             Batch shape (row,), within :attr:`aperture`. A row of which the model cannot tell anything (:meth:`reasons`) gets the
-            population's.
+            population's; ``log_ml`` is NaN where ``M_r`` is missing.
 
         Raises
         ------
         DataError
-            If the table has no row or none of the columns, a unit is missing or of another kind, or most of a column cannot be meant.
+            If the table has no row or none of the columns that a row needs, a unit is missing or of another kind, or most of a column
+            cannot be meant.
         DomainError
-            If a target is unknown or a function of the others.
+            As :meth:`check_targets`.
 
         Warns
         -----
         OutOfDistributionWarning
             In one line, with the number of rows outside the training set.
         """
-        check_targets(targets, self.density.shape.latents)
+        self.check_targets(targets)
         standard, light = self.features(table)
         prior = self.prior_of(standard, torch.from_numpy(light)).with_targets(targets)
         warn_of(prior.out_of_distribution.numpy())
         return prior
 
+    def check_targets(self, targets: Sequence[str]) -> tuple[str, ...]:
+        """The names as a tuple, if the model can predict them.
+
+        Raises
+        ------
+        DomainError
+            If one is unknown or a function of the others, or asks for a light that the model does not know.
+        """
+        names = check_targets(targets, self.density.shape.latents)
+        if "log_ml" in names and not self.has_light:
+            raise DomainError(f"log_ml needs a model with M_r and the sphere of 1 R_hsm, whose light is known, got {self.name}, without")
+        return names
+
     def features(self, table: Table) -> tuple[FloatArray, FloatArray]:
-        """Standardised features, shape (row, feature), NaN where missing, and log10 of the light within the aperture, Lsun."""
+        """Standardised features, shape (row, feature), NaN where missing, and log10 of the light within the aperture, Lsun.
+
+        Raises
+        ------
+        DataError
+            As :meth:`predict`.
+        """
         columns = self._values(table)
         standard = self.space.standardise(derive(self.space.names, columns))
-        light = light_of(columns["M_r"]) if "M_r" in columns and self.aperture == "1rhsm" else np.full(len(table), np.nan)
+        light = light_of(columns["M_r"]) if self.has_light and "M_r" in columns else np.full(len(table), np.nan)
         return standard, light
 
     def reasons(self, table: Table) -> list[str]:
@@ -159,20 +192,25 @@ class MassEstimator:
 
     def reasons_of(self, table: Table, standard: FloatArray) -> list[str]:
         """As :meth:`reasons`, for features at hand."""
+        texts: list[list[str]] = [[] for _ in standard]
+        for names, lacking in zip((self.needs, *((name,) for name in self.required)), self._lacking(standard), strict=True):
+            rows, asked = np.flatnonzero(lacking), [name for name in columns_of(names) if name in COLUMNS]
+            said = reasons(table, asked) if len(rows) and asked else ["missing"] * len(standard)
+            for row in rows:
+                why = said[row].removeprefix(f"{asked[0]} ") if names != self.needs else said[row]
+                texts[row].append(f"needs {' or '.join(columns_of(names))}: {why}")
+        return ["; ".join(text) for text in texts]
+
+    def _lacking(self, standard: FloatArray) -> list[NDArray[np.bool_]]:
+        """Rows without any of :attr:`needs`, and those without each of :attr:`required`."""
+        gaps = np.isnan(standard)
         needed = [self.space.names.index(name) for name in self.needs]
-        lacking = np.flatnonzero(np.isnan(standard[:, needed]).all(axis=1))
-        texts = [""] * len(standard)
-        if len(lacking):
-            asked = [name for name in columns_of(self.needs) if name in COLUMNS]
-            for row, text in zip(lacking, reasons(table[lacking], asked), strict=True):
-                texts[row] = f"needs {' or '.join(columns_of(self.needs))}: {text}"
-        return texts
+        return [np.asarray(gaps[:, needed].all(axis=1)), *(gaps[:, self.space.names.index(name)] for name in self.required)]
 
     def prior_of(self, standard: FloatArray, light: Tensor, *, num_threads: int = 1) -> MassPrior:
         """The density of standardised features, without a warning."""
         score = self.region.score(standard)
-        unknown = np.isnan(standard[:, [self.space.names.index(name) for name in self.needs]]).all(axis=1)
-        score[unknown] = np.nan
+        score[np.any(self._lacking(standard), axis=0)] = np.nan
         weight = population_weight(score)
         inputs = self.space.inputs(standard)
         anchored = self.anchor.latents(inputs, num_threads=num_threads)
@@ -196,7 +234,12 @@ class MassEstimator:
             raise DataError(f"a catalogue must have one of {', '.join(self.columns)}, got none")
         values = {name: column_values(table, name) for name in others}
         if known:
-            values |= dict(zip(known, check_features(canonical(table, names=known), known).T, strict=True))
+            table = canonical(table, names=known)
+            values |= dict(zip(known, check_features(table, known).T, strict=True))
+        for names in (self.needs, *((name,) for name in self.required)):
+            if not any(set(columns_of([name])) <= set(table.colnames) for name in names):
+                asked = " or ".join(" with ".join(columns_of([name])) for name in names)
+                raise DataError(f"a catalogue must have {asked} for {self.name}, got {some_of(table.colnames)}")
         return values
 
     def save(self, folder: Path) -> MassEstimator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from supermage.errors import DataError
-from supermage.models.catalogue import column_values
+from supermage.models.catalogue import column_values, read_catalogue, some_of
 from supermage.models.catalogue_files import read_raw
 from supermage.models.columns import APERTURES, COLUMNS
+from supermage.models.cuts import Cut, apply_cuts
 from supermage.models.targets_of_table import SUN_R
 from supermage.models.tng_rows import read_tng_rows
 
@@ -22,6 +24,8 @@ TNG_SOURCE = "TNG100-1, z = 0 (Nelson et al. 2019; kinematic decompositions of J
 
 CATALOGUE_RADIUS = 30.0
 """kpc: sphere in which EAGLE's public tables count stars and gas."""
+
+_YES, _NO = ("true", "t", "yes", "1"), ("false", "f", "no", "0", "")
 
 INNER_SLOPE = {"star": (0.9, 1.5), "dm": (1.5, 2.1), "gas": (1.7, 2.3)}
 """d ln M(<r) / d ln r within the innermost radius at which a mass is known, drawn uniformly: no more is known there."""
@@ -82,7 +86,8 @@ def sample_of_table(table: Table, *, aperture: str = "1rhsm", source: str = "", 
     Parameters
     ----------
     table
-        Canonical catalogue with ``group_id`` and masses; other columns may be outside the vocabulary (``predicted_...``).
+        Canonical catalogue with ``group_id`` (numbers or texts) and masses; other columns may be outside the vocabulary
+        (``predicted_...``).
     aperture
         ``1rhsm`` or ``2rhsm``.
     source, cuts
@@ -97,13 +102,80 @@ def sample_of_table(table: Table, *, aperture: str = "1rhsm", source: str = "", 
         raise DataError(f"an aperture must be one of {', '.join(APERTURES)}, got {aperture!r}")
     stellar, total, dark = (column_values(table, f"m_{kind}_{aperture}") for kind in ("star", "tot", "dm"))
     known = np.isfinite(stellar) & np.isfinite(total) & (stellar > 0)
+    group, grouped = _groups(table)
+    said = [*(cuts or []), f"stellar or total mass unknown: {np.count_nonzero(~known)} of {len(known)} rows left out"]
+    if lost := np.count_nonzero(known & ~grouped):
+        said.append(f"group unknown: {lost} of {np.count_nonzero(known)} rows left out")
+    known &= grouped
     names = [name for name in table.colnames if (name in COLUMNS or name.startswith("predicted_")) and table[name].dtype.kind in "iuf"]
     columns = {name: column_values(table, name)[known] for name in names}
     light = light_of(columns["M_r"]) if "M_r" in columns else np.full(known.sum(), np.nan)
-    said = [*(cuts or []), f"stellar or total mass unknown: {np.count_nonzero(~known)} of {len(known)} rows left out"]
-    group = np.asarray(table["group_id"])[known].astype(np.int64)
     masses = stellar[known], np.maximum(total, stellar)[known], np.nan_to_num(dark)[known]
-    return Sample(columns, *masses, group, light, aperture, source, said)
+    return Sample(columns, *masses, group[known], light, aperture, source, said)
+
+
+def _groups(table: Table) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Group of every row as a number, and whether it is known."""
+    if "group_id" not in table.colnames:
+        raise DataError(f"a sample must have group_id, for no group may stand on two sides of a split, got {some_of(table.colnames)}")
+    values = np.ma.asarray(table["group_id"])
+    mask = np.ma.getmaskarray(values)
+    if values.dtype.kind in "iuf":
+        return values.filled(0).astype(np.int64), ~mask
+    texts = np.array([str(item) for item in values.data.tolist()])
+    return np.unique(texts, return_inverse=True)[1].astype(np.int64), ~mask & (texts != "")
+
+
+def read_own_sample(
+    path: Path, *, aperture: str = "1rhsm", cuts: Sequence[str] = (), columns: Mapping[str, str] | None = None,
+    units: Mapping[str, str] | None = None,
+) -> Sample:  # fmt: skip
+    """The rows of a user's catalogue whose stellar and total mass are known.
+
+    Rows whose ``flag`` is False, where there is such a column, are left out first, then what the cuts remove; both are counted, in
+    :attr:`Sample.cuts`. A catalogue of generated galaxies says so in :attr:`Sample.source`.
+
+    Parameters
+    ----------
+    path, columns, units
+        As in :func:`supermage.models.catalogue.read_catalogue`.
+    aperture
+        ``1rhsm`` or ``2rhsm``.
+    cuts
+        Texts like ``"m_star_30kpc > 5e9"``, in canonical units; rows without a value are left out.
+
+    Raises
+    ------
+    DataError
+        If the catalogue cannot be used, a cut cannot be read or its column is missing, or no row is left.
+    """
+    asked = [Cut.parse(text) for text in cuts]
+    table = read_catalogue(path, columns=columns, units=units)
+    said = []
+    if "flag" in table.colnames:
+        flag = _flags(table)
+        said.append(f"flag False: {np.count_nonzero(~flag)} of {len(flag)} rows left out")
+        if not flag.any():
+            raise DataError(f"a sample must hold at least one galaxy, got {said[0]}")
+        table = table[flag]
+    table, counts = apply_cuts(table, asked)
+    for count in counts:
+        said.append(f"not {count.cut}: {count.removed} of {count.before} rows left out, and {count.missing} without a value")
+    source = f"{path.name}: {table.meta['mock']}" if "mock" in table.meta else path.name
+    return sample_of_table(table, aperture=aperture, source=source, cuts=said)
+
+
+def _flags(table: Table) -> NDArray[np.bool_]:
+    """Which rows may be used; CSV has the words for numbers."""
+    values = np.ma.asarray(table["flag"])
+    there = ~np.ma.getmaskarray(values)
+    if values.dtype.kind in "biuf":
+        number = values.filled(0).astype(np.float64)
+        return there & np.isfinite(number) & (number != 0)
+    words = np.array([str(item).strip().lower() for item in values.data.tolist()])
+    if (unknown := np.flatnonzero(there & ~np.isin(words, [*_YES, *_NO]))).size:
+        raise DataError(f"column 'flag' must say True or False, got '{words[unknown[0]]}' in row {unknown[0]}")
+    return there & np.isin(words, _YES)
 
 
 def read_tng_sample(path: Path, *, aperture: str = "1rhsm") -> Sample:

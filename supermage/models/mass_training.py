@@ -17,9 +17,9 @@ from supermage.models.feature_space import FeatureSpace, derive, feature_names, 
 from supermage.models.gbdt import GBDT, ROUNDS, train_gbdt
 from supermage.models.mass_card import write_mass_card
 from supermage.models.mass_coordinates import latents_of_masses
-from supermage.models.mass_estimator import Anchor, MassEstimator
+from supermage.models.mass_estimator import CHOSEN, Anchor, MassEstimator
 from supermage.models.mass_prior import MassPrior, line_of_target, nodes_of_gaussian
-from supermage.models.mass_sample import Sample, read_shared_sample, read_tng_sample, sample_of_table
+from supermage.models.mass_sample import Sample, read_own_sample, read_shared_sample, read_tng_sample
 from supermage.models.mass_scores import score_table, true_targets
 from supermage.models.mixture_density import ConditionalDensity, NetworkShape, components, draw_layers, fit_population
 from supermage.models.out_of_distribution import fit_region, population_weight
@@ -45,7 +45,8 @@ class Options(Schedule):
     """``[train.options]`` of a mass prior.
 
     ``sample`` says what the rows are: ``tng`` (the reference rows), ``tng-shared`` (the same as EAGLE's tables would list them, within
-    ``apertures`` spheres for each galaxy, dark masses moved by ``discrepancy`` dex) or ``catalogue`` (any with masses and groups).
+    ``apertures`` spheres for each galaxy, dark masses moved by ``discrepancy`` dex) or ``catalogue`` (any with masses and groups; with
+    ``columns`` and ``units`` of your own as in ``supermage predict``, and ``cuts`` such as ``"m_star_30kpc > 5e9"``).
     ``features`` is a preset or a list; a row needs one of ``needs``. ``fractions`` are those of train, validation, calibration and test.
     ``masked`` copies of each training row lose features by chance ``gap``, and make up ``masked_share`` of a batch. ``noise`` blurs the
     networks' inputs, in spreads.
@@ -57,6 +58,9 @@ class Options(Schedule):
     warmup: Annotated[int, Field(ge=0)] = 50
     sample: Literal["tng", "tng-shared", "catalogue"] = "tng"
     rows: str = "../../../shared/data/galaxies/tng100-1-z0-subhalos.parquet"
+    cuts: list[str] = Field(default_factory=list)
+    columns: dict[str, str] = Field(default_factory=dict)
+    units: dict[str, str] = Field(default_factory=dict)
     aperture: Literal["1rhsm", "2rhsm"] = "1rhsm"
     apertures: Annotated[int, Field(ge=1)] = 4
     discrepancy: Annotated[float, Field(ge=0)] = 0.1
@@ -100,6 +104,8 @@ class MassTraining:
         for need in options.needs:
             if need not in self.names:
                 raise RecipeError(f"train.options.needs must name features of the model, got {need!r}")
+        if sample.aperture == "ratio" and CHOSEN not in self.names:
+            raise RecipeError(f"train.options.features must have {CHOSEN} where each row has its own sphere, got {', '.join(self.names)}")
         self.split = split_by_group(sample.group, options.fractions, seed)
         self.parts = dict(zip(PARTS, self.split.parts, strict=True))
         self.latents = latents_of_masses(sample.stellar, sample.total, sample.dark, seed=seed)
@@ -179,7 +185,7 @@ class MassTraining:
         for _ in range(self.options.masked):
             copy = self.standard[train].copy()
             for group in filter(None, together):
-                if self.names[group[0]] != "log_aperture":
+                if self.names[group[0]] != CHOSEN:
                     copy[np.ix_(np.flatnonzero(generator.random(len(train)) < self.options.gap), np.array(group))] = np.nan
             lost = np.isnan(copy[:, [self.names.index(name) for name in self.options.needs]]).all(axis=1)
             copy[lost] = self.standard[train][lost]
@@ -300,11 +306,19 @@ def build(recipe: Recipe) -> MassTraining:
 
 
 def read_sample(path: Path, options: Options, seed: int) -> Sample:
-    """The galaxies that a recipe names."""
+    """The galaxies that a recipe names.
+
+    Raises
+    ------
+    RecipeError
+        If names, units or cuts are given for rows that have their own.
+    DataError
+        As the readers of :mod:`supermage.models.mass_sample`.
+    """
+    if options.sample != "catalogue" and (given := [name for name in ("cuts", "columns", "units") if getattr(options, name)]):
+        raise RecipeError(f"train.options.{given[0]} must come with sample = 'catalogue', got sample = '{options.sample}'")
     if options.sample == "tng":
         return read_tng_sample(path, aperture=options.aperture)
     if options.sample == "tng-shared":
         return read_shared_sample(path, copies=options.apertures, seed=seed, discrepancy=options.discrepancy)
-    from supermage.models.catalogue import read_catalogue
-
-    return sample_of_table(read_catalogue(path), aperture=options.aperture, source=str(path.name))
+    return read_own_sample(path, aperture=options.aperture, cuts=options.cuts, columns=options.columns, units=options.units)

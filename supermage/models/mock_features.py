@@ -12,18 +12,31 @@ from supermage.models.mock_mass import GRAVITY, MassModel
 
 FloatArray = NDArray[np.float64]
 
-BANDS: dict[str, tuple[float, float, float, float, float]] = {
-    "U": (0.557, 1.963, 1.043, -0.06, 0.06),
-    "B": (0.389, 0.427, 0.129, -0.01, 0.004),
-    "V": (0.291 - 0.6, 0.333, -0.042, 0.006, 0.002),
-    "i": (-0.300 - 0.6, -0.383, 0.001, -0.04, 0.008),
-    "z": (-0.516 - 0.6, -0.636, -0.079, -0.12, 0.017),
-    "K": (-2.422 - 0.6, -1.123, -0.254, -0.47, 0.045),
+BANDS: dict[str, tuple[float, float, float, float]] = {
+    "U": (0.557, 1.9858, 1.0955, -0.0727),
+    "B": (0.3884, 0.4311, 0.1389, -0.0134),
+    "V": (-0.3089, -0.6699, -0.0471, 0.0074),
+    "i": (-0.9002, -1.3678, 0.0328, -0.0467),
+    "z": (-1.1164, -1.59, 0.015, -0.1417),
+    "K": (-3.0251, -1.9392, 0.1087, -0.5663),
 }
-"""Magnitude less M_g by g - r, ``a + b c + d c^2 + e log10(Z / 0.02)``, c = g - r - 0.6, and a scatter; fitted to TNG100 without dust.
+"""Magnitude less M_g, ``a + b c + d c^2 + e log10(Z / 0.02)``, c = g - r - 0.6; fitted to TNG100's rows, which have no dust."""
 
-Only U and B are offsets from M_g as they stand; the others were fitted as offsets from M_r, whence the 0.6.
-"""
+BAND_SCATTER = np.array([
+    [0.06179, 0.0, 0.0, 0.0, 0.0, 0.0],
+    [0.00376, 0.00189, 0.0, 0.0, 0.0, 0.0],
+    [-0.00178, -0.00106, 0.00048, 0.0, 0.0, 0.0],
+    [0.00559, 0.00424, -0.0033, 0.00286, 0.0, 0.0],
+    [0.0097, 0.0092, -0.00656, 0.00696, 0.00292, 0.0],
+    [0.01539, 0.02008, -0.01514, 0.01733, 0.01789, 0.01],
+])  # fmt: skip
+"""Cholesky factor of the covariance of the same rows' residuals, mag, in the order of `BANDS`: colours are one family, known to 0.3 mmag."""
+
+WAVELENGTH = {"U": 3600.0, "B": 4400.0, "g": 4770.0, "V": 5500.0, "r": 6231.0, "i": 7625.0, "z": 9134.0, "K": 21900.0}
+"""Effective wavelengths, angstrom."""
+
+DUST_SLOPE = -0.7
+"""Exponent of the wavelength in the dust's optical depth, as `supermage.models.dust.STANDARD_LAW` has it (which imports numba)."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +125,8 @@ def sersic_index(disc_share: FloatArray, bulge_edge: FloatArray) -> FloatArray:
     return 10.0 ** (-0.05 + bulge * (0.405 + 0.33 * np.log10(bulge_edge) - 0.395 * bulge))
 
 
-def dimming(surface_density: FloatArray, metallicity: FloatArray, cos_inclination: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Dust's dimming in g and r, mag, of stars of which some are evenly mixed with it.
+def dimming(surface_density: FloatArray, metallicity: FloatArray, cos_inclination: FloatArray) -> dict[str, FloatArray]:
+    """Dust's dimming by band, mag, (galaxy, projection), of stars of which some are evenly mixed with it.
 
     Parameters
     ----------
@@ -126,20 +139,21 @@ def dimming(surface_density: FloatArray, metallicity: FloatArray, cos_inclinatio
 
     Notes
     -----
-    A slab of optical depth ``tau = 0.2 (Sigma / 10)(Z / 0.0127)^1.6 / (cos i + 0.11)`` in r, 1.206 times that in g, dims by 0.43 of what it
-    would if all light came from it: set by what `supermage.models.dust` does to particles, to which it holds within 0.12 mag (rms).
+    A slab of optical depth ``tau = 0.2 (Sigma / 10)(Z / 0.0127)^1.6 / (cos i + 0.11)`` in r dims by 0.43 of what it would if all light
+    came from it: set by what `supermage.models.dust` does to particles in g and r, to which it holds within 0.12 mag (rms). tau goes with
+    the wavelength as there, ``lambda^-0.7``.
     """
     depth = 0.2 * surface_density / 10.0 * (metallicity / 0.0127) ** 1.6 / (cos_inclination + 0.11)
-    through = [np.clip(depth * factor, 1e-6, 100.0) for factor in (1.206, 1.0)]
-    dim_g, dim_r = (-0.43 * 2.5 * np.log10(-np.expm1(-tau) / tau) for tau in through)
-    return dim_g, dim_r
+    found = {}
+    for band, wavelength in WAVELENGTH.items():
+        tau = np.clip(depth * (wavelength / WAVELENGTH["r"]) ** DUST_SLOPE, 1e-6, 100.0)
+        found[band] = -0.43 * 2.5 * np.log10(-np.expm1(-tau) / tau)
+    return found
 
 
 def other_bands(m_g: FloatArray, colour: FloatArray, metallicity: FloatArray, rng: np.random.Generator) -> dict[str, FloatArray]:
-    """Magnitudes in U, B, V, K (Vega), i and z (AB) from M_g and g - r, by band."""
+    """Magnitudes in U, B, V, K (Vega), i and z (AB) from M_g and g - r, by band, without dust; they scatter together."""
     c, metals = colour - 0.6, np.log10(metallicity / 0.02)
-    found = {}
-    for band, (constant, slope, curve, by_metals, scatter) in BANDS.items():
-        offset = constant + slope * c + curve * c**2 + by_metals * metals + scatter * rng.standard_normal(len(m_g))
-        found[band] = m_g + offset - (0.0 if band in "UB" else c)
-    return found
+    offset = np.stack([np.ones_like(c), c, c**2, metals], axis=1) @ np.array(list(BANDS.values())).T
+    scatter = rng.standard_normal((len(m_g), len(BANDS))) @ BAND_SCATTER.T
+    return {band: m_g + offset[:, k] + scatter[:, k] for k, band in enumerate(BANDS)}

@@ -234,9 +234,9 @@ def predict_table(table: Table, model: str, targets: Sequence[str] = DEFAULT) ->
         for number, name in enumerate(targets):
             values[known, number] = fast_quantiles(prior, name, list(QUANTILES.values()))
     if "log_ml" in targets and (dark := np.flatnonzero(known & np.isnan(light))).size:
-        said = reasons(table, ["M_r"]) if "M_r" in table.colnames else ["no column M_r"] * len(table)
+        why = reasons(table, ["M_r"]) if "M_r" in table.colnames else ["no column M_r"] * len(table)
         reason = reason.astype(object)
-        reason[dark] = [f"log_ml: {said[row]}" for row in dark]
+        reason[dark] = [f"log_ml: {why[row]}" for row in dark]
     for number, name in enumerate(targets):
         for place, ending in enumerate(QUANTILES):
             said = f"{TARGETS[name]}: {ending.replace('_', ' ')}"

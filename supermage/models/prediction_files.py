@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -16,6 +19,9 @@ from astropy.table import Table, meta, vstack
 
 from supermage.errors import DataError
 from supermage.models.training import to_json, write_atomically
+
+TRIED = 100
+"""Rows of a column that are tried before anything is computed."""
 
 
 class Writer(Protocol):
@@ -61,18 +67,56 @@ class TableWriter:
             raise DataError(f"{self.path}: the table's folder must be writable, got {error.strerror}") from None
         return self
 
+    def check(self, table: Table) -> None:
+        """Try the columns of a piece, on a few rows in a scratch file, so that nothing is computed that cannot be written.
+
+        Raises
+        ------
+        DataError
+            If the format has no way to keep a column, naming the column.
+        """
+        for name in table.colnames:
+            with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), self._keeping(table[[name]]):
+                warnings.simplefilter("ignore")
+                writer = self._make(Path(folder) / "table")
+                try:
+                    writer.add(table[[name]][:TRIED])
+                finally:
+                    writer.close()
+
     def add(self, table: Table) -> None:
-        """Append rows; every piece has the same columns."""
+        """Append rows; every piece has the same columns.
+
+        Raises
+        ------
+        DataError
+            If the format has no way to keep a column.
+        """
         if self._first is None:
             self._first = table[:0]
             self._first.meta = dict(table.meta)
         if self._writer is not None:
-            self._writer.add(table)
+            with self._keeping(table):
+                self._writer.add(table)
+
+    @contextmanager
+    def _keeping(self, table: Table) -> Iterator[None]:
+        """What a format cannot keep is one line."""
+        from pyarrow import ArrowException
+
+        try:
+            yield
+        except (ValueError, TypeError, ArrowException) as error:
+            who = f"column '{table.colnames[0]}'" if len(table.colnames) == 1 else "every column"
+            said = " ".join(str(error).split())[:120]
+            ending = self.path.suffix.lower()
+            raise DataError(f"{who} must be of a kind that a table ending in {ending} keeps, got: {said}; choose another ending") from None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if self._writer is not None:
-                self._writer.close()
+                with self._keeping(Table() if self._first is None else self._first):
+                    self._writer.close()
             if kind is None:
                 os.replace(self._temporary, self.path)
                 if self.path.suffix.lower() == ".csv" and self._first is not None:
@@ -129,7 +173,8 @@ class _Parquet:
         import pyarrow as arrow
         from pyarrow import parquet
 
-        values = {name: _arrow_column(table, name) for name in table.colnames}
+        known = {} if self._writer is None else {field.name: field.type for field in self._writer.schema}
+        values = {name: _arrow_column(table, name, known.get(name)) for name in table.colnames}
         if self._writer is None:
             yaml = "\n".join(meta.get_yaml_from_table(table))
             schema = arrow.table(values).schema.with_metadata({"table_meta_yaml": yaml})
@@ -141,14 +186,28 @@ class _Parquet:
             self._writer.close()
 
 
-def _arrow_column(table: Table, name: str) -> Any:
+def _arrow_column(table: Table, name: str, kind: Any) -> Any:
+    """A column as Arrow has it, of a kind that earlier pieces settled; several numbers a row become a list of fixed length."""
     import pyarrow as arrow
 
     values = np.ma.asarray(table[name])
-    mask = np.ma.getmaskarray(values)
-    data = values.data
-    if data.dtype.kind in "US":
-        texts = [None if gone else str(item) for item, gone in zip(data.tolist(), mask.tolist(), strict=True)]
+    found = _arrow_values(values.reshape(-1))
+    for size in reversed(values.shape[1:]):
+        found = arrow.FixedSizeListArray.from_arrays(found, size)
+    try:
+        return found if kind is None or found.type == kind else found.cast(kind)
+    except arrow.ArrowException:
+        raise DataError(f"column '{name}' must be of one kind in the whole catalogue, got {kind} first and {found.type} later") from None
+
+
+def _arrow_values(values: Any) -> Any:
+    import pyarrow as arrow
+
+    mask, data = np.ma.getmaskarray(values), values.data
+    if data.dtype.kind == "S":
+        data = np.char.decode(data, "utf-8", "replace")
+    if data.dtype.kind == "U":
+        texts = [None if gone else item for item, gone in zip(data.tolist(), mask.tolist(), strict=True)]
         return arrow.array(texts, type=arrow.string())
     data = data.astype(data.dtype.newbyteorder("="), copy=False)
     return arrow.array(np.ascontiguousarray(data), mask=mask if mask.any() else None)
@@ -171,7 +230,8 @@ class _Fits:
             if isinstance(column.unit, units.function.FunctionUnitBase):  # which FITS has no words for
                 words.append(f"unit of {column.name}: {column.unit}")
                 column.unit = None
-        whole.meta = {"comments": [text[start : start + 70] for text in words for start in range(0, len(text), 70)]}
+        label = {"MOCK": str(whole.meta["mock"])} if "mock" in whole.meta else {}  # whole, to be read back
+        whole.meta = {**label, "comments": [text[start : start + 70] for text in words for start in range(0, len(text), 70)]}
         whole.write(self._path, format="fits", overwrite=True)
 
 

@@ -288,9 +288,9 @@ with CheckpointStore(Path(sys.argv[1]), "mark").alone():
 
 def test_the_processes_of_a_killed_run_do_not_hold_its_lock(store: CheckpointStore) -> None:
     """They are spawned, as here, and may outlive it: its lock is free all the same."""
-    pool = Workers(orphan.factory, 2, fit=orphan.factory())._pool
-    assert pool is not None and pool._mp_context.get_start_method() == "spawn"  # type: ignore[attr-defined]
-    pool.shutdown()
+    workers = Workers(orphan.factory, 2, fit=orphan.factory())
+    assert workers._pool is not None and workers._pool._mp_context.get_start_method() == "spawn"  # type: ignore[attr-defined]
+    workers.close()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(store.folder)], env=environment, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from astropy.table import Table
 from pyro import poutine
 from scipy import stats
 from torch import Tensor
 
+from supermage.constants import pc_per_arcsec
 from supermage.errors import CheckpointError, RecipeError
+from supermage.forward.enclosed_mass import UnitMass
 from supermage.inference import langevin
 from supermage.inference.fit import fit
 from supermage.inference.mass_knowledge import MassKnowledge, read_mass_knowledge
@@ -23,6 +26,7 @@ from supermage.inference.mass_prior import StellarMassPrior, build_mass_prior, t
 from supermage.inference.model import Chart, GalaxyFit, PosteriorTarget, build_model
 from supermage.inference.posterior import open_posterior
 from supermage.inference.priors import Priors, build_priors, cautions
+from supermage.models.out_of_distribution import OutOfDistributionWarning
 from supermage.models.registry import load_model
 from supermage.progress import SilentProgress
 from supermage.recipe import FitSection, Recipe, load_recipe
@@ -118,11 +122,14 @@ def blind_target(prior: StellarMassPrior | None) -> PosteriorTarget:
     return PosteriorTarget(fit, fit.coordinates(dataclasses.replace(CHART, stretch=None)))
 
 
-def sample_prior(prior: StellarMassPrior, *, chains: int = 500, steps: int = 40) -> dict[str, np.ndarray]:
-    """Independent chains of the sampler's own kernel in its own coordinates, begun where the mass has no prior."""
+def sample_prior(
+    prior: StellarMassPrior, *, chains: int = 500, steps: int = 40, start: dict[str, np.ndarray] | None = None, least: float = 0.7
+) -> dict[str, np.ndarray]:
+    """Independent chains of the sampler's own kernel in its own coordinates, begun where the mass has no prior, or at ``start``."""
     target, generator = blind_target(prior), torch.Generator().manual_seed(3)
     rng = np.random.default_rng(4)
-    start = {p.name: rng.uniform(p.lower + 0.05 * (p.upper - p.lower), p.upper - 0.05 * (p.upper - p.lower), chains) for p in PRIORS.free}
+    if start is None:
+        start = {p.name: rng.uniform(0.95 * p.lower + 0.05 * p.upper, 0.05 * p.lower + 0.95 * p.upper, chains) for p in PRIORS.free}
     z = torch.stack([target.coordinates.from_theta({name: float(values[k]) for name, values in start.items()}) for k in range(chains)])
     leaf = torch.zeros(len(PRIORS.free), dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(prior.residual(target.coordinates.to_theta(leaf)[0]), leaf)
@@ -134,7 +141,7 @@ def sample_prior(prior: StellarMassPrior, *, chains: int = 500, steps: int = 40)
         draw = langevin.Draw(normal, uniform, jitter, torch.sign(normal))
         step = 0.15 + 0.25 * jitter
         state, info = langevin.hmc(target.of_chains, state, factor, step, draw, n_steps=6)
-    assert float(info.acceptance.mean()) > 0.7
+    assert float(info.acceptance.mean()) > least
     vector = target.parameters_of_chains(state.position)[0].numpy()
     drawn = {name: vector[:, i] for i, name in enumerate(PRIORS.names)}
     theta = {name: torch.from_numpy(values.copy()) for name, values in drawn.items()} | {
@@ -145,11 +152,11 @@ def sample_prior(prior: StellarMassPrior, *, chains: int = 500, steps: int = 40)
 SHAPE = ("qintr", "gamma_minus_beta", "gamma", "break_r")
 
 
-def p_values(drawn: dict[str, np.ndarray]) -> dict[str, float]:
-    """Kolmogorov and Smirnov's: the mass against its normal prior, the shape against its uniform ones."""
+def p_values(drawn: dict[str, np.ndarray], mass_cdf: Any = stats.norm(MEAN, 0.3).cdf) -> dict[str, float]:
+    """Kolmogorov and Smirnov's: the mass against its prior, the shape against its uniform ones."""
     edges = PRIORS.edges
     found = {name: stats.kstest(drawn[name], stats.uniform(edges[name][0], edges[name][1] - edges[name][0]).cdf).pvalue for name in SHAPE}
-    return {"mass": stats.kstest(drawn["mass"], stats.norm(MEAN, 0.3).cdf).pvalue, **{name: float(p) for name, p in found.items()}}
+    return {"mass": float(stats.kstest(drawn["mass"], mass_cdf).pvalue), **{name: float(p) for name, p in found.items()}}
 
 
 def test_sampling_the_prior_alone_gives_the_prior() -> None:
@@ -159,6 +166,34 @@ def test_sampling_the_prior_alone_gives_the_prior() -> None:
     assert min(found.values()) > 0.01, found
     for name in SHAPE:
         assert stats.spearmanr(drawn["mass"], drawn[name]).pvalue > 0.001, name
+
+
+@pytest.mark.parametrize(("colour", "score", "begun"), [(1.8, 3.78, "afar"), (1.2, 1.82, "there")])
+def test_the_shipped_estimators_mass_is_sampled_with_a_real_galaxys_aperture(colour: float, score: float, begun: str) -> None:
+    """`tng-gbdt`'s own density and `UnitMass` of the emulator: each of 5 KS tests at 1 % (seeded; false alarm 5 % a case).
+
+    A galaxy so red that the density is the population's, sampled from afar; and one where a peak of 0.02 dex stands on that, which six
+    steps must leave as it is. As measured here, wrong Jacobians give p < 1e-16 in the first case, < 2e-4 in the second.
+    """
+    row = Table({"M_r": [-20.0], "g_r": [colour], "M_K": [-22.5]})
+    for name in row.colnames:
+        row[name].unit = "mag"
+    with pytest.warns(OutOfDistributionWarning):
+        predicted = load_model("tng-gbdt").predict(row)[0]
+    assert float(predicted.out_of_distribution) == pytest.approx(score, abs=0.01)
+    density = predicted.marginal("log_mstar")
+    knowledge = MassKnowledge(density, 3.0, "a sphere of 3 kpc", predicted.source, "tng-gbdt")
+    prior = StellarMassPrior(knowledge, UnitMass(load_model("nuker-mge"), pc_per_arcsec(11.4), 3000.0))
+    if begun == "afar":
+        drawn = sample_prior(prior, chains=300, steps=8)
+    else:
+        exact = prior.draw(PRIORS, 200, np.random.default_rng(5))
+        assert exact.accepted == 1.0
+        start = {p.name: exact.theta[p.name] for p in PRIORS.free}
+        drawn = sample_prior(prior, chains=200, steps=6, start=start, least=0.4)
+        assert np.median(np.abs(drawn["mass"] - exact.log_mass)) > 0.1
+    found = p_values(drawn, lambda mass: density.cdf(torch.from_numpy(mass)).reshape(-1).numpy())
+    assert min(found.values()) > 0.01, found
 
 
 class WrongJacobian(StellarMassPrior):

@@ -98,7 +98,7 @@ def test_logarithms_and_numbers_give_the_same(logs: list[float]) -> None:
         ("r_hsm", "ckpc", ["kpc", "scale factor"]),
         ("r_hsm", "furlongs", ["unknown unit 'furlongs'"]),
         ("M_r", "Lsun", ["AB magnitudes", "got 'Lsun'"]),
-        ("M_r", None, ["needs a unit (mag), got none", "M_r = 'mag'"]),
+        ("M_r", None, ["needs a unit (mag), got none", "--unit M_r=mag"]),
         ("M_r", "mag(Vega)", ["AB magnitudes", "another system"]),
         ("M_K", "mag(AB)", ["Vega magnitudes", "another system"]),
         ("n_sersic", "kpc", ["a pure number"]),
@@ -230,6 +230,36 @@ def test_wrong_names_name_the_nearest() -> None:
     assert "did you mean 'sigma_v'" in one_line(lambda: canonical(table, columns={"sigma_v": "sigmav"}))
     assert "did you mean 'lambda_r'" in one_line(lambda: canonical(table, units={"lambda": ""}))
     assert "did you mean 'sfr'" in one_line(lambda: column_values(table, "sfrr"))
+
+
+def test_all_missing_units_are_named_at_once() -> None:
+    table = Table({"rmag": [-20.0], "sfr": [1.0], "n_sersic": [4.0], "r_hsm": [3.0]})
+    table["r_hsm"].unit = "kpc"
+    text = one_line(lambda: canonical(table, columns={"M_r": "rmag"}))
+    assert text == ("columns 'sfr', 'rmag' (M_r) need units, got none; name them in units, e.g. --unit 'sfr=Msun / yr' --unit M_r=mag")
+    assert len(canonical(table, columns={"M_r": "rmag"}, units={"sfr": "Msun / yr", "M_r": "mag"})) == 1
+
+
+def test_columns_of_the_catalogue_are_listed_where_none_is_near() -> None:
+    table = Table({f"quantity_{number}": [1.0] for number in range(10)})
+    text = one_line(lambda: canonical(table, columns={"M_r": "rmag"}))
+    assert text.endswith("got M_r = 'rmag'; it has " + ", ".join(f"quantity_{number}" for number in range(8)) + ", ...")
+
+
+def test_a_file_is_not_believed_on_its_reasons(tmp_path: Path) -> None:
+    table = canonical(galaxies())
+    table.meta["reasons"] = ["of another program"]
+    table.write(tmp_path / "told.ecsv")
+    assert "reasons" not in read_catalogue(tmp_path / "told.ecsv").meta
+    assert all("reasons" not in piece.meta for piece in read_catalogue_chunks(tmp_path / "told.ecsv", rows=2))
+
+
+def test_pieces_of_csv_have_one_type(tmp_path: Path) -> None:
+    lines = [f"{-20 if row < 4 else -20.5},{row if row < 5 else row / 2},00{row if row < 6 else 'x'}" for row in range(8)]
+    (tmp_path / "t.csv").write_text("M_r,other,name\n" + "\n".join(lines) + "\n")
+    pieces = list(read_catalogue_chunks(tmp_path / "t.csv", rows=3, units={"M_r": "mag"}))
+    assert [[piece[name].dtype.kind for name in piece.colnames] for piece in pieces] == [["f", "f", "U"]] * 3
+    assert [item for piece in pieces for item in piece["name"]] == [f"00{row if row < 6 else 'x'}" for row in range(8)]
 
 
 def test_texts_and_vectors_are_no_numbers() -> None:

@@ -14,6 +14,7 @@ from pyarrow import parquet
 
 from supermage.errors import DataError
 from supermage.models.catalogue_files import raw_chunks, read_raw
+from supermage.models.mock_population import MOCK
 
 
 def refused(path: Path, format: str | None = None) -> str:
@@ -76,6 +77,32 @@ def test_csv_with_a_byte_order_mark_quotes_and_words_for_nothing(tmp_path: Path)
     assert whole["text"][1] == 'a, "1"' and whole["text"][107] == pieces[0]["text"][107] == 'a, "107"\n'
     assert whole["value"].dtype == np.float64
     assert whole["value"].mask.tolist() == [k % 3 != 2 for k in range(4000)]
+
+
+def test_types_of_csv_are_those_of_the_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('number,real,text,empty\n1,1,007,\n2,2,"0,8",\n3,NULL,,\n4,2.5,x,\n5,nan,9,y\n')
+    whole, pieces = read_raw(path), list(raw_chunks(path, 1))
+    for name, kind in {"number": "i", "real": "f", "text": "U", "empty": "U"}.items():
+        assert {piece[name].dtype.kind for piece in pieces} == {kind} == {whole[name].dtype.kind}
+        assert str([item for piece in pieces for item in piece[name].tolist()]) == str(whole[name].tolist())
+    assert whole["text"].tolist() == ["007", "0,8", None, "x", "9"]
+
+
+def test_unknown_kinds_of_files_are_told_what_is_read(tmp_path: Path) -> None:
+    (tmp_path / "eagle.txt").write_text("1 2 3.5\n4 5 6.5\n")
+    text = refused(tmp_path / "eagle.txt")
+    assert text.endswith("in one of FITS (.fits), VOTable (.vot), ECSV (.ecsv), CSV (.csv), Parquet (.parquet), told by its ending, got "
+                         "'eagle.txt', of no known kind")  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["parquet", "fits", "ecsv"])
+def test_generated_galaxies_stay_labelled(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"t.{ending}"
+    given = Table({"a": MaskedColumn([1.0, 2.0, 3.0], mask=[False, True, False])}, meta={"mock": MOCK, "seed": 3})
+    given.write(path)
+    assert all(table.meta["mock"] == MOCK for table in (read_raw(path), *raw_chunks(path, 2)))
+    assert not any(str(key).startswith("__") for key in read_raw(path).meta)
 
 
 def test_ecsv_under_the_name_of_csv(tmp_path: Path) -> None:

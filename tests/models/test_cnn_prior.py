@@ -107,6 +107,9 @@ def test_the_density_is_of_groups_that_the_network_has_not_learnt_from(artefact:
     assert sum(about["rows"].values()) == rows["calibration"] + rows["test"]
     assert about["of_network"] == cnn.description["sha256"] and about["seed"] == cnn.description["seed"] + 1
     card = (artefact.parent / "card.md").read_text()
+    own = (artefact.parent / "products" / "prior" / "card.md").read_text()
+    assert "Generated galaxies, made from scaling relations" in own and "Nelson" not in own and about["mock"] is True
+    assert f"# {artefact.parent.name}: masses" in card and f'load_model("path/to/{artefact.parent.name}").predict(maps)' in card
     assert "## Joint density of masses" in card and "### On the test part" in card and "| stellar" not in card.split("##")[0]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from supermage.errors import CheckpointError, DataError, DomainError, RecipeErro
 from supermage.models import cnn_training
 from supermage.models.cnn import load_cnn
 from supermage.models.cnn_training import PRESETS, build, learning_rate, read_options, train_cnn
+from supermage.models.devices import Devices
 from supermage.models.map_store import MapStore, write_maps
 from supermage.models.training import write_checkpoint
 from supermage.progress import SilentProgress
@@ -88,8 +91,24 @@ def test_it_learns_and_says_so(store: Path, tmp_path: Path) -> None:
     assert about["mock"] is True and about["leaking_split"] is False and about["source"] == "toy galaxies of the tests"
     assert sum(about["rows"].values()) == 120 == sum(about["scatter"][part]["log_mstar"]["rows"] for part in about["rows"])
     card = (tmp_path / "card.md").read_text()
-    assert "# mock-cnn" in card and "Trained on generated galaxies" in card and about["sha256"] in card
+    assert card.startswith(f"# {tmp_path.name}: masses") and "Trained on generated galaxies" in card and about["sha256"] in card
     assert f"| test | `log_mstar` | {about['rows']['test']} |" in card
+
+
+def test_every_step_is_within_the_repeatable_kernels(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, inside, steps = build(toy_recipe(tmp_path, store, epochs=1)), [False], []
+
+    @contextmanager
+    def repeatable(devices: Devices) -> Iterator[None]:
+        inside[0] = True
+        yield
+        inside[0] = False
+
+    whole = problem._step
+    monkeypatch.setattr(Devices, "repeatable", repeatable)
+    monkeypatch.setattr(problem, "_step", lambda *given: (steps.append(inside[0]), whole(*given)))
+    problem.run(tmp_path / "checkpoint", "", None, progress=SilentProgress())
+    assert steps == [True] * problem.steps and not inside[0]
 
 
 def test_the_best_epoch_is_kept(store: Path, tmp_path: Path) -> None:

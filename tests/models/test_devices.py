@@ -59,6 +59,24 @@ def test_one_process_has_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.nn.Linear(3, 3)(torch.ones(1, 3)).dtype == (torch.bfloat16 if devices.device.type == "cpu" else torch.float32)
 
 
+def test_graphics_cards_take_repeatable_kernels_within_the_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flags alone: no card is needed to set them."""
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "benchmark", True)
+    before = cudnn.deterministic
+
+    def interrupted() -> None:
+        with Devices(torch.device("cuda", 0)).repeatable():
+            assert cudnn.deterministic and not cudnn.benchmark
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert cudnn.deterministic == before and cudnn.benchmark
+    with Devices(torch.device("cpu")).repeatable():
+        assert cudnn.deterministic == before and cudnn.benchmark
+
+
 def test_two_processes_take_the_step_of_both_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradient is that of the whole batch's mean, each half normalised by itself; the statistics are the halves' mean."""
     store = toy_store(tmp_path / "maps.nc", 90)

@@ -115,6 +115,51 @@ def test_other_targets(estimator: MassEstimator) -> None:
         estimator.predict(given, targets=("log_mdmm",))
 
 
+def shared_table() -> Table:
+    columns = {"m_star_total": [1e10, 2e10, 3e10, 4e10], "m_gas_total": [1e9] * 4, "r50_3d": [3.0] * 4, "aperture_ratio": [1.0] * 4}
+    return Table(columns, units={"m_star_total": "Msun", "m_gas_total": "Msun", "r50_3d": "kpc"})
+
+
+def test_a_sphere_must_be_said_where_the_model_leaves_it_to_the_row() -> None:
+    """Of the shipped `tng-shared`: masses within an unknown sphere are none."""
+    shared = load_mass_estimator(artefact_folder("tng-shared"))
+    given = shared_table()
+    given["aperture_ratio"] = [1.0, np.nan, 2.0, 500.0]
+    given["m_star_total"][2] = np.nan
+    assert shared.reasons(given) == ["", "needs aperture_ratio: missing", "needs m_star_total: m_star_total missing",
+                                     "needs aperture_ratio: outside 0.01 .. 100, got 500"]  # fmt: skip
+    prior = quiet(shared, given)
+    assert np.isfinite(prior.out_of_distribution.numpy()).tolist() == [True, False, False, False]
+    middle = prior.marginal("log_mstar").quantiles((0.5,))[:, 0].numpy()
+    assert middle[1] == pytest.approx(middle[3], abs=1e-9) and abs(middle[0] - middle[1]) > 0.01
+    given["m_star_total"][1] = np.nan
+    assert shared.reasons(given)[1] == "needs m_star_total: m_star_total missing; needs aperture_ratio: missing"
+    del given["aperture_ratio"]
+    for call in (shared.predict, shared.reasons):
+        with pytest.raises(DataError, match="a catalogue must have aperture_ratio for tng-shared, got m_star_total, m_gas_total, r50_3d"):
+            call(given)
+
+
+def test_light_is_needed_for_the_mass_to_light_ratio(estimator: MassEstimator) -> None:
+    shared = load_mass_estimator(artefact_folder("tng-shared"))
+    assert not shared.has_light and estimator.has_light
+    with pytest.raises(DomainError, match=r"log_ml needs a model with M_r and the sphere of 1 R_hsm, .*, got tng-shared, without"):
+        shared.predict(shared_table(), targets=("log_mtot", "log_ml"))
+
+
+def test_a_table_without_any_column_that_a_row_needs_is_refused(estimator: MassEstimator) -> None:
+    given = table(3)
+    del given["M_r"]
+    with pytest.raises(DataError, match="a catalogue must have M_r for by-rule, got g_r, sigma_3d1, r_hsm"):
+        estimator.predict(given)
+
+
+def test_few_unlikely_values_are_reasons_among_many_good_ones(estimator: MassEstimator) -> None:
+    given = table(6)
+    given["M_r"][2] = -99.0
+    assert estimator.reasons(given) == ["", "", "needs M_r: M_r outside -30 .. -5 mag, got -99", "", "", ""]
+
+
 @pytest.mark.parametrize("what", ["no unit", "luminosities", "wrong unit", "empty", "nothing known"])
 def test_bad_tables_are_refused_in_one_line(estimator: MassEstimator, what: str) -> None:
     given = table(6)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from astropy.table import Table
+from astropy.table import MaskedColumn, Table
 
 from supermage.errors import DataError
-from supermage.models.mass_sample import Sample, light_of, read_shared_sample, read_tng_sample, sample_of_table
+from supermage.models.mass_sample import Sample, light_of, read_own_sample, read_shared_sample, read_tng_sample, sample_of_table
+from supermage.models.mock_population import MOCK
 
 ROWS = "galaxies/tng100-1-z0-subhalos.parquet"
 
@@ -40,6 +41,52 @@ def test_wrong_samples_are_refused() -> None:
     empty = np.empty(0)
     with pytest.raises(DataError, match="at least one galaxy"):
         Sample({}, empty, empty, empty, np.empty(0, dtype=np.int64), empty, "1rhsm", "nowhere")
+
+
+def own(folder: Path, **columns: object) -> Path:
+    """A user's table of six galaxies, with names and units of its own."""
+    found = Table({"group_id": [1, 1, 2, 3, 4, 5], "rmag": [-20.0, -21.0, -19.0, -20.5, -20.2, -20.1], **columns})
+    for name, value in {"m_star_1rhsm": 1e10, "m_tot_1rhsm": 3e10, "m_dm_1rhsm": 1.5e10}.items():
+        found[name] = np.full(6, value)
+        found[name].unit = "Msun"
+    found["m_star_30kpc"] = np.array([1e10, 2e10, 4e9, np.nan, 3e10, 1e10])
+    found["m_star_30kpc"].unit = "Msun"
+    found.write(folder / "own.ecsv", overwrite=True)
+    return folder / "own.ecsv"
+
+
+def test_rows_of_a_user_are_cut_and_counted(tmp_path: Path) -> None:
+    names = {"columns": {"M_r": "rmag"}, "units": {"M_r": "mag"}}
+    path = own(tmp_path, flag=[True, False, True, True, True, True])
+    got = read_own_sample(path, cuts=["m_star_30kpc > 5e9", "M_r < -20.05"], **names)
+    assert got.columns["M_r"].tolist() == [-20.2, -20.1] and got.group.tolist() == [4, 5] and got.source == "own.ecsv"
+    assert got.cuts == ["flag False: 1 of 6 rows left out", "not m_star_30kpc > 5e+09 Msun: 1 of 5 rows left out, and 1 without a value",
+                        "not M_r < -20.05 mag: 1 of 3 rows left out, and 0 without a value",
+                        "stellar or total mass unknown: 0 of 2 rows left out"]  # fmt: skip
+    assert len(read_own_sample(own(tmp_path), **names)) == 6
+    assert len(read_own_sample(own(tmp_path, flag=["True", "false", "TRUE", "1", "no", "yes"]), **names)) == 4
+    for changes, cuts, message in (({}, ["m_star_30kpc above 5e9"], "a cut must read like"), ({}, ["m_subhalo < 1e14"], "needs its column"),
+                                   ({"flag": ["maybe"] * 6}, [], "column 'flag' must say True or False, got 'maybe' in row 0"),
+                                   ({"flag": [0] * 6}, [], "at least one galaxy, got flag False: 6 of 6 rows left out")):  # fmt: skip
+        with pytest.raises(DataError, match=message):
+            read_own_sample(own(tmp_path, **changes), cuts=cuts, **names)
+
+
+def test_groups_may_be_texts_or_unknown_but_must_be_there() -> None:
+    found = table()
+    found["group_id"] = MaskedColumn(["b", "a", "b"], mask=[False, True, False])
+    got = sample_of_table(found)
+    assert len(got) == 1 and got.cuts[1] == "group unknown: 1 of 2 rows left out"
+    del found["group_id"]
+    with pytest.raises(DataError, match="a sample must have group_id, for no group may stand on two sides of a split, got M_r, m_star_"):
+        sample_of_table(found)
+
+
+def test_a_sample_of_generated_galaxies_says_so(tmp_path: Path) -> None:
+    found = Table.read(own(tmp_path), format="ascii.ecsv")
+    found.meta["mock"] = MOCK
+    found.write(tmp_path / "own.parquet")
+    assert read_own_sample(tmp_path / "own.parquet").source == f"own.parquet: {MOCK}"
 
 
 @pytest.mark.reference

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.table import Table
 
 from supermage.errors import RecipeError
 from supermage.models import mass_training, training
 from supermage.models.feature_space import fit_feature_space
-from supermage.models.mass_training import PARTS, MassTraining, Options, fit_anchor
+from supermage.models.mass_training import PARTS, MassTraining, Options, fit_anchor, read_sample
 from supermage.progress import SilentProgress
 from supermage.recipe import Recipe, TrainSection
 from tests.models.mass_mixtures import OPTIONS, sample
@@ -90,6 +92,24 @@ def test_loss_depends_on_the_step_alone_and_falls(problem: MassTraining, tmp_pat
     assert first == float(problem.loss(3).detach())
     training.run_steps(problem, tmp_path / "checkpoint.safetensors", "", None, progress=SilentProgress())
     assert float(problem.loss(3).detach()) < first - 0.2
+
+
+def test_options_of_a_users_table(tmp_path: Path) -> None:
+    given = Options(**OPTIONS, sample="catalogue", cuts=["M_r < -18"], columns={"M_r": "rmag"}, units={"M_r": "mag"})
+    columns = sample(60).columns
+    table = Table({"rmag": columns["M_r"], "group_id": np.arange(60), "m_star_1rhsm": np.full(60, 1e10), "m_tot_1rhsm": np.full(60, 3e10),
+                   "m_dm_1rhsm": np.full(60, 1e10)}, units={f"m_{kind}_1rhsm": "Msun" for kind in ("star", "tot", "dm")})  # fmt: skip
+    table.write(tmp_path / "own.ecsv")
+    got = read_sample(tmp_path / "own.ecsv", given, 1)
+    assert len(got) == (columns["M_r"] < -18).sum() < 60
+    assert got.cuts[0] == f"not M_r < -18 mag: {60 - len(got)} of 60 rows left out, and 0 without a value"
+    with pytest.raises(RecipeError, match=r"train.options.cuts must come with sample = 'catalogue', got sample = 'tng'"):
+        read_sample(tmp_path / "own.ecsv", given.model_copy(update={"sample": "tng"}), 1)
+
+
+def test_a_sphere_of_the_rows_own_must_be_a_feature() -> None:
+    with pytest.raises(RecipeError, match=r"train.options.features must have log_aperture where each row has its own sphere, got M_r, "):
+        MassTraining(replace(sample(90), aperture="ratio"), Options(**OPTIONS), 1, "by-rule")
 
 
 @pytest.mark.usefixtures("registered")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import integrate
 
+from supermage.models import dust
 from supermage.models.features import features_of, intrinsic_features
-from supermage.models.mock_features import dimming, motions, other_bands, sersic_index
+from supermage.models.mock_features import BAND_SCATTER, DUST_SLOPE, WAVELENGTH, dimming, motions, other_bands, sersic_index
 from supermage.models.mock_galaxy import make_galaxy
 from supermage.models.mock_mass import GRAVITY, MassModel
 from supermage.models.mock_population import draw_population
@@ -60,13 +61,20 @@ def test_sersic_indices_grow_with_the_bulge():
 
 def test_dust_dims_and_reddens_more_edge_on_and_never_without_gas():
     cosine = np.linspace(0.0, 1.0, 30)[None]
-    dim_g, dim_r = dimming(np.array([[20.0]]), np.array([[0.02]]), cosine)
-    assert (np.diff(dim_r) < 0).all() and (dim_g > dim_r).all() and dim_r[0, -1] > 0.02
+    dim = dimming(np.array([[20.0]]), np.array([[0.02]]), cosine)
+    assert (np.diff(dim["r"]) < 0).all() and dim["r"][0, -1] > 0.02
+    assert list(dim) == list("UBgVrizK") and all((dim[a] > dim[b]).all() for a, b in pairwise(dim)) and (dim["K"] > 0).all()
     none = dimming(np.array([[0.0]]), np.array([[0.02]]), cosine)
-    assert np.abs(none).max() < 1e-6
-    tau = 0.2 * 2 * (0.02 / 0.0127) ** 1.6 / 1.11
-    slab = integrate.quad(lambda depth: np.exp(-depth), 0.0, tau)[0] / tau
-    assert dim_r[0, -1] == pytest.approx(-2.5 * 0.43 * np.log10(slab))
+    assert max(np.abs(value).max() for value in none.values()) < 1e-6
+    for band, longer in (("r", 1.0), ("K", 21900.0 / 6231.0)):
+        tau = 0.2 * 2 * (0.02 / 0.0127) ** 1.6 / 1.11 * longer**-0.7
+        slab = integrate.quad(lambda depth: np.exp(-depth), 0.0, tau)[0] / tau
+        assert dim[band][0, -1] == pytest.approx(-2.5 * 0.43 * np.log10(slab)), band
+
+
+def test_the_dust_goes_with_the_wavelength_as_in_front_of_particles():
+    assert DUST_SLOPE == dust.STANDARD_LAW.slope
+    assert all(WAVELENGTH[band] == value for band, value in dust.WAVELENGTH.items())
 
 
 def test_other_bands_have_the_colours_of_galaxies():
@@ -81,6 +89,17 @@ def test_other_bands_have_the_colours_of_galaxies():
     order = ["B", "V", "i", "z", "K"]
     assert all((bands[a][red] > bands[b][red]).all() for a, b in pairwise(order))
     assert np.corrcoef(bands["V"] - bands["K"], colour)[0, 1] > 0.8
+
+
+def test_bands_scatter_together():
+    """Whitened residuals are 6 independent normals: 21 second moments of 4000 rows within 5 of their errors (1e-5 by chance)."""
+    colour = np.full(4000, 0.6)
+    bands = other_bands(np.zeros(4000), colour, np.full(4000, 0.02), np.random.default_rng(2))
+    residual = np.stack(list(bands.values()), axis=1)
+    white = np.linalg.solve(BAND_SCATTER, (residual - residual.mean(axis=0)).T)
+    error = np.where(np.eye(6) > 0, np.sqrt(2.0), 1.0) / np.sqrt(4000)
+    assert (np.abs(np.cov(white) - np.eye(6)) < 5 * error).all()
+    assert np.std(bands["i"] - bands["z"]) < 0.7 * np.hypot(np.std(bands["i"]), np.std(bands["z"]))
 
 
 def test_motions_of_many_are_motions_of_each():

@@ -1,4 +1,6 @@
+import warnings
 from dataclasses import replace
+from itertools import pairwise
 
 import astropy.units as u
 import numpy as np
@@ -9,6 +11,8 @@ from supermage.errors import DomainError
 from supermage.models.columns import CHOSEN_APERTURE, COLUMNS
 from supermage.models.mock_population import draw_population
 from supermage.models.mock_relations import GROUPS, Relations
+from supermage.models.out_of_distribution import OutOfDistributionWarning
+from supermage.models.registry import load_model
 from supermage.models.tng_rows import read_tng_rows
 from supermage.plots.population import MASS_EDGES, binned, quantities
 
@@ -110,6 +114,27 @@ def test_projections_share_their_galaxy_and_differ_by_direction():
     assert ((spin[:, 0] < spin[:, 1]) == (tilt[:, 0] > tilt[:, 1]))[disc & most].all()
     plain = draw_population(400, 5, projections=3)
     assert np.array_equal(plain["M_r"], plain["mock_M_r"]) and np.array_equal(plain["m_tot_1rhsm"], table["m_tot_1rhsm"])
+
+
+def test_dust_dims_every_band_as_its_wavelength_says():
+    table, plain = (draw_population(400, 5, projections=3, dust=dust) for dust in (True, False))
+    assert np.array_equal(column(table, "M_g") - column(table, "M_r"), column(table, "g_r"))
+    dim = {band: column(table, f"M_{band}") - column(plain, f"M_{band}") for band in "UBgVrizK"}
+    seen = dim["r"] > 0.01
+    assert 0.2 < seen.mean() < 0.95
+    assert all((dim[blue][seen] > dim[red][seen]).all() for blue, red in pairwise(dim)) and (dim["K"][seen] > 0).all()
+    assert column(table, "g_r") - column(plain, "g_r") == pytest.approx(dim["g"] - dim["r"], abs=1e-9)
+
+
+def test_the_population_lies_inside_the_training_set_of_the_shipped_estimator():
+    """The share outside was 0.73 when every band scattered on its own; 0.005 is measured, and 1 % of the training set lies there itself."""
+    estimator = load_model("tng-gbdt")
+    for relations in (Relations(), GROUPS):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OutOfDistributionWarning)
+            score = estimator.predict(draw_population(1000, 1, relations=relations)).out_of_distribution.numpy()
+        assert np.mean(score > 1.0) < 0.03  # of 0.005, so many by chance: 1e-12
+        assert 0.3 < np.median(score) < 0.7  # that of the training set's rows is 0.43
 
 
 def test_one_galaxy_can_be_drawn():

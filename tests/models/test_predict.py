@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +16,14 @@ from astropy import units
 from astropy.table import Table
 
 from supermage.errors import DataError, DomainError, ModelFileError
+from supermage.models import cnn_prior, map_store, registry
 from supermage.models import predict as module
-from supermage.models import registry
+from supermage.models.catalogue_files import read_raw
 from supermage.models.mass_estimator import load_mass_estimator
 from supermage.models.mass_training import MassTraining, Options
+from supermage.models.mock_population import MOCK
 from supermage.models.out_of_distribution import OutOfDistributionWarning
-from supermage.models.predict import predict_catalogue
+from supermage.models.predict import default_output, predict_catalogue
 from supermage.models.training import run_steps
 from supermage.progress import SilentProgress
 from tests.models.mass_mixtures import OPTIONS, sample
@@ -36,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.LOADERS, "mass-prior", load_mass_estimator)
-    module.estimator_of.cache_clear()
+    module._loaded.cache_clear()
 
 
 def catalogue(path: Path, rows: int = 25) -> Table:
@@ -121,6 +127,102 @@ def test_far_rows_are_counted_and_warned_of(tmp_path: Path, folder: Path) -> Non
         done = predict_catalogue(tmp_path / "in.ecsv", folder, tmp_path / "out.ecsv")
     assert done.outside >= 1
     assert read(tmp_path / "out.ecsv")["out_of_distribution"][0] > 2.0
+
+
+def test_mass_to_light_where_the_light_is_missing(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model that needs M_r or the colour: the row without M_r has its masses, and the reason why it has no M*/L."""
+    found = replace(load_mass_estimator(folder), needs=("M_r", "g_r"))
+    monkeypatch.setattr(module, "_loaded", lambda model: found)
+    catalogue(tmp_path / "in.ecsv")
+    done = predict_catalogue(tmp_path / "in.ecsv", "changed", tmp_path / "out.ecsv", targets=("log_mtot", "log_ml"))
+    got = read(tmp_path / "out.ecsv")
+    assert done.empty == 0 and got["reason"][3] == "log_ml: M_r missing" and np.isfinite(got["log_mtot_median"][3])
+    assert np.ma.getmaskarray(np.ma.asarray(got["log_ml_median"])).tolist() == [row == 3 for row in range(25)]
+    done = predict_catalogue(tmp_path / "in.ecsv", "changed", tmp_path / "out.ecsv", targets=("log_ml",))
+    assert done.empty == 1
+    found = replace(found, aperture="2rhsm")
+    with pytest.raises(DomainError, match="log_ml needs a model with M_r and the sphere of 1 R_hsm"):
+        predict_catalogue(tmp_path / "in.ecsv", "changed", tmp_path / "out.ecsv", targets=("log_ml",))
+
+
+def test_types_that_change_on_the_way(tmp_path: Path, folder: Path) -> None:
+    """A CSV column whole in the first piece and real or a text later, and one of several numbers a row."""
+    given = catalogue(tmp_path / "in.ecsv")
+    given["count"] = [str(number) if number < 20 else f"{number}.5" for number in range(25)]
+    given["code"] = [f"0{number}" if number < 10 else f"x{number}" for number in range(25)]
+    given.write(tmp_path / "in.csv", format="ascii.csv")
+    given_units = {"M_r": "mag", "g_r": "mag", "sigma_3d1": "km/s", "r_hsm": "kpc"}
+    predict_catalogue(tmp_path / "in.csv", folder, tmp_path / "out.parquet", rows=6, units=given_units)
+    got = read_raw(tmp_path / "out.parquet")
+    assert got["count"].tolist() == [float(item) for item in given["count"]] and got["code"].tolist() == given["code"].tolist()
+    given["pair"] = np.arange(50.0).reshape(25, 2)
+    given.write(tmp_path / "in.ecsv", overwrite=True)
+    predict_catalogue(tmp_path / "in.ecsv", folder, tmp_path / "pair.parquet", rows=6)
+    assert [list(item) for item in read_raw(tmp_path / "pair.parquet")["pair"]] == given["pair"].tolist()
+
+
+@pytest.mark.parametrize("what", ["taken name", "no feature", "several numbers"])
+def test_what_cannot_be_done_is_told_before_anything_is_predicted(tmp_path: Path, folder: Path, what: str) -> None:
+    given = catalogue(tmp_path / "in.ecsv")
+    if what == "taken name":
+        given["log_mstar_median"] = given["reason"] = 1.0
+    elif what == "no feature":
+        del given["M_r"]
+    else:
+        given["pair"] = np.ones((25, 2))
+    given.write(tmp_path / "in.ecsv", overwrite=True)
+    began: list[str] = []
+
+    class Notes(SilentProgress):
+        def start(self, what: str, total: int | None) -> None:
+            began.append(what)
+
+    words = {"taken name": "got log_mstar_median, reason; rename", "no feature": "must have M_r for by-rule, got galaxy_id, note, g_r",
+             "several numbers": "column 'pair' must be of a kind that a table ending in .csv keeps"}  # fmt: skip
+    with pytest.raises(DataError, match=words[what]):
+        predict_catalogue(tmp_path / "in.ecsv", folder, tmp_path / "out.csv", progress=Notes())
+    assert began == ["reading"] and [path.name for path in tmp_path.iterdir()] == ["in.ecsv"]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "ecsv", "fits", "csv"])
+def test_masses_of_generated_galaxies_say_so(tmp_path: Path, folder: Path, ending: str) -> None:
+    given = catalogue(tmp_path / "in.ecsv")
+    given.meta["mock"] = MOCK
+    given.write(tmp_path / "in.fits")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        predict_catalogue(tmp_path / "in.fits", folder, tmp_path / f"out.{ending}")
+    if ending == "csv":
+        assert json.loads((tmp_path / "out.csv.json").read_text())["provenance"]["mock"] == MOCK
+    else:
+        assert read_raw(tmp_path / f"out.{ending}").meta["mock"] == MOCK
+
+
+@pytest.mark.parametrize("mock", [True, False])
+def test_masses_of_generated_maps_say_so(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, mock: bool) -> None:
+    """Of a network's pieces, whose store says what the maps are."""
+
+    @contextmanager
+    def store(path: Path) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(mock=mock)
+
+    given = catalogue(tmp_path / "in.ecsv")
+    monkeypatch.setattr(map_store, "MapStore", store)
+    monkeypatch.setattr(cnn_prior, "pieces_of_store", lambda network, store: iter([given[:9], given[9:]]))
+    monkeypatch.setattr(module, "network_of", lambda model: object() if model == "network" else None)
+    monkeypatch.setattr(module, "estimator_of", lambda model: load_mass_estimator(folder))
+    predict_catalogue(tmp_path / "maps", "network", tmp_path / "out.ecsv")
+    assert read(tmp_path / "out.ecsv").meta.get("mock") == (MOCK if mock else None)
+    with pytest.raises(DataError, match="maps have their own names"):
+        predict_catalogue(tmp_path / "maps", "network", tmp_path / "out.ecsv", units={"M_r": "mag"})
+
+
+def test_default_outputs_differ() -> None:
+    names = ("in.fits", "in.parquet", "in.csv", "in.ecsv", "in.vot", "in.fits.gz", "groups")
+    got = [default_output(Path("folder") / name) for name in names]
+    assert [path.name for path in got] == ["in.masses.fits", "in.masses.parquet", "in.masses.csv", "in.masses.ecsv", "in.vot.masses.ecsv",
+                                           "in.fits.gz.masses.ecsv", "groups.masses.ecsv"]  # fmt: skip
+    assert {path.parent.name for path in got} == {"folder"} and len(set(got)) == len(names)
 
 
 WRONG = ["no unit", "luminosities", "empty", "taken name", "same file", "ending", "target", "no model", "other model"]

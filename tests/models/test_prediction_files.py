@@ -10,6 +10,7 @@ import pytest
 from astropy.table import MaskedColumn, Table
 
 from supermage.errors import DataError
+from supermage.models.catalogue_files import read_raw
 from supermage.models.prediction_files import TableWriter
 
 
@@ -43,6 +44,46 @@ def test_pieces_make_one_table(tmp_path: Path, ending: str) -> None:
     else:
         assert str(got["value"].unit) == "km / s"
         assert "test: of tables" in str(got.meta)
+
+
+@pytest.mark.filterwarnings("ignore:No table..len..text found in metadata")  # of astropy's own Parquet files
+@pytest.mark.parametrize("ending", ["parquet", "ecsv", "fits"])
+def test_several_numbers_a_row(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"table.{ending}"
+    with TableWriter(path) as writer:
+        for first in (0, 4):
+            piece = Table({"pair": np.arange(first, first + 4).reshape(2, 2), "word": np.array([b"a", b"bc"])})
+            writer.check(piece)
+            writer.add(piece)
+    got = read_raw(path)
+    assert [list(item) for item in got["pair"]] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert [str(item) for item in got["word"]] == ["a", "bc", "a", "bc"]
+
+
+@pytest.mark.parametrize(("ending", "column"), [("csv", np.ones((3, 2))), ("fits", np.array([[1], [2, 3], None], dtype=object)),
+                                                ("parquet", np.array([1, "x", None], dtype=object))])  # fmt: skip
+def test_what_a_format_cannot_keep_is_known_beforehand(tmp_path: Path, ending: str, column: np.ndarray) -> None:
+    writer = TableWriter(tmp_path / f"table.{ending}")
+    with pytest.raises(DataError, match=f"column 'odd' must be of a kind that a table ending in .{ending} keeps, got: ") as caught:
+        writer.check(Table({"good": [1, 2, 3], "odd": column}))
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+def test_pieces_of_another_kind(tmp_path: Path) -> None:
+    """Whole numbers go into a column of reals, not the other way."""
+    with TableWriter(tmp_path / "table.parquet") as writer:
+        writer.add(Table({"value": [1.5, 2.5]}))
+        writer.add(Table({"value": [3, 4]}))
+    assert read_raw(tmp_path / "table.parquet")["value"].tolist() == [1.5, 2.5, 3.0, 4.0]
+
+    def broken() -> None:
+        with TableWriter(tmp_path / "other.parquet") as writer:
+            writer.add(Table({"good": [1, 2], "value": [1, 2]}))
+            writer.add(Table({"good": [3, 4], "value": [3.5, 4.5]}))
+
+    with pytest.raises(DataError, match="column 'value' must be of one kind in the whole catalogue, got int64 first and double later"):
+        broken()
+    assert [item.name for item in tmp_path.iterdir()] == ["table.parquet"]
 
 
 def test_an_error_leaves_nothing_new(tmp_path: Path) -> None:
