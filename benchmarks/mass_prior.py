@@ -9,7 +9,10 @@
   few more radii and interpolated to R_e / R50 of each EAGLE galaxy: where R_e < R50 (`inside_r50`) TNG's profiles are extrapolated.
   EAGLE's R_e is of r-band light of all star particles of the subhalo. Widths of 95 % intervals are in f_dm: mean over galaxies, beside
   three populations': the training set's own density, which the model falls back on; TNG's spread within spheres of the same R / R50; and
-  EAGLE's own.
+  EAGLE's own. The criterion, a mean width of 0.8 of the population's at most, goes by the second and narrowest: what TNG says of a sphere
+  of which nothing but R / R50 is known. The test is not blind: `discrepancy`, the 0.1 dex that dark masses are moved by in training, was
+  chosen after 95 % intervals without it had covered 0.80 of these EAGLE galaxies, so that it shows what widening does, and not what
+  coverage to expect on a third simulation.
 - `shifted`: how a score tells test rows with wrong numbers: magnitudes 2 mag off, dispersions 3 times too large, ...: share above 1.
 """
 
@@ -34,8 +37,12 @@ from supermage.models.out_of_distribution import OutOfDistributionWarning
 from supermage.models.registry import artefact_folder
 
 ROWS, EAGLE = "tng100-1-z0-subhalos.parquet", "eagle-reference-centrals.txt"
+NOT_BLIND = "chosen after seeing 95 % coverage of 0.80 on these EAGLE galaxies without it: their test is not blind"
+CRITERION = "TNG, same sphere"
+"""The population whose width the mean width is held against."""
+
 ASKED = {"coverage": {"0.50": 0.04, "0.68": 0.04, "0.95": 0.025}, "pit_p_holm": 0.01, "worst_tercile": 0.58,
-         "crps": {"log_mstar": 0.022, "log_mtot": 0.027}}  # fmt: skip
+         "crps": {"log_mstar": 0.022, "log_mtot": 0.027}, "eagle_coverage": 0.93, "eagle_width_ratio": 0.8}  # fmt: skip
 
 
 def main() -> None:
@@ -114,16 +121,23 @@ def eagle_table(estimator: MassEstimator, data: Path) -> dict[str, Any]:
     levels = (0.5, 0.68, 0.95)
     coverage = {name: {f"{level:.2f}": float((np.abs(pit[part] - 0.5) <= 0.5 * level).mean()) for level in levels}
                 for name, part in parts.items()}  # fmt: skip
+    width = float((high - low).mean())
+    populations = {"training density": float(own), CRITERION: same, "EAGLE": eagle}
+    ratios = {name: width / value for name, value in populations.items()}
     return {
         "model": estimator.source,
         "rows": len(truth),
+        "discrepancy_dex": estimator.about["training"]["discrepancy"],
+        "discrepancy_was": NOT_BLIND,
         "score_above_1": float((score > 1.0).mean()),
         "coverage": coverage,
         "bias_dex": float(np.median(fast_quantiles(prior, "log_fdm", (0.5,))[:, 0] - truth)),
-        "mean_width_95": float((high - low).mean()),
-        "population_width_95": {"training density": float(own), "TNG, same sphere": same, "EAGLE": eagle},
-        "width_ratio": {"training density": float((high - low).mean() / own), "TNG, same sphere": float((high - low).mean() / same),
-                        "EAGLE": float((high - low).mean() / eagle)},
+        "mean_width_95": width,
+        "population_width_95": populations,
+        "width_ratio": ratios,
+        "criterion": CRITERION,
+        "targets_met": {"coverage 0.95": coverage["all"]["0.95"] >= ASKED["eagle_coverage"],
+                        "width ratio": ratios[CRITERION] <= ASKED["eagle_width_ratio"]},
     }  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -102,8 +101,9 @@ def test_a_catalogue_with_its_own_names_and_no_units(study: ModuleType, tmp_path
     study.main([str(tmp_path / "mine.csv"), *named, "--figure", str(tmp_path / "masses.png")])
     found = json.loads(capsys.readouterr().out)
     assert found["galaxies"] == 50 and not found["is_mock"] and (tmp_path / "masses.png").exists()
-    for words, message in (([str(tmp_path / "mine.csv"), *named[:4]], "unit"), (["--mock", "0"], "at least one galaxy, got 0"),
-                           (["a.csv", "--unit", "M_r"], "must be NAME=VALUE, got 'M_r'"), ([], "give a catalogue, or --mock N")):  # fmt: skip
+    wrong = {"unit": [str(tmp_path / "mine.csv"), *named[:4]], "at least one galaxy, got 0": ["--mock", "0"],
+             "must be NAME=VALUE, got 'M_r'": ["a.csv", "--unit", "M_r"], "give a catalogue, or --mock N": []}  # fmt: skip
+    for message, words in wrong.items():
         with pytest.raises(SystemExit):
             study.main(words)
         assert message in capsys.readouterr().err

@@ -159,7 +159,7 @@ def _sphere(section: MassPriorSection, row: Any, kind: str, path: Path) -> tuple
         return row, section.radius, f"the sphere of {section.radius:g} kpc that the recipe gives for the estimator's in R_hsm"
     radius = multiple * _number(row, column)
     if not np.isfinite(radius):
-        raise DataError(f"fit.mass_prior needs the radius of the estimator's aperture: give radius, or {column} in {path.name}, got neither")
+        raise DataError(_no_radius(column, path))
     return row, radius, f"the sphere of {multiple:g} R_hsm, {radius:.3g} kpc"
 
 
@@ -170,15 +170,20 @@ def _chosen_sphere(section: MassPriorSection, row: Any, path: Path) -> tuple[Any
         raise DataError(f"fit.mass_prior by '{section.model}' needs r50_3d in {path.name}, the unit of its sphere's radius, got none")
     if section.radius is None:
         if not np.isfinite(ratio):
-            raise DataError(f"fit.mass_prior needs the radius of the estimator's aperture: give radius, or aperture_ratio in {path.name}, "
-                            "got neither")
+            raise DataError(_no_radius("aperture_ratio", path))
         return row, ratio * half, f"the sphere of {ratio:g} R50, {ratio * half:.3g} kpc"
     if np.isfinite(ratio):
-        raise DataError(f"fit.mass_prior.radius must be left out where {path.name} has aperture_ratio, the sphere that is predicted for, "
-                        f"got {section.radius:g} kpc beside {ratio:g} R50 = {ratio * half:.3g} kpc")
+        raise DataError(
+            f"fit.mass_prior.radius must be left out where {path.name} has aperture_ratio, the sphere that is predicted for, "
+            f"got {section.radius:g} kpc beside {ratio:g} R50 = {ratio * half:.3g} kpc"
+        )
     row = row.copy()
     row["aperture_ratio"] = [section.radius / half]
     return row, section.radius, f"the sphere of {section.radius:g} kpc that the recipe gives, {section.radius / half:.3g} R50"
+
+
+def _no_radius(column: str, path: Path) -> str:
+    return f"fit.mass_prior needs the radius of the estimator's aperture: give radius, or {column} in {path.name}, got neither"
 
 
 def _number(row: Any, name: str) -> float:

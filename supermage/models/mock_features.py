@@ -30,7 +30,10 @@ BAND_SCATTER = np.array([
     [0.0097, 0.0092, -0.00656, 0.00696, 0.00292, 0.0],
     [0.01539, 0.02008, -0.01514, 0.01733, 0.01789, 0.01],
 ])  # fmt: skip
-"""Cholesky factor of the covariance of the same rows' residuals, mag, in the order of `BANDS`: colours are one family, known to 0.3 mmag."""
+"""Cholesky factor of the covariance of the same rows' residuals, mag, in the order of `BANDS`.
+
+Colours are one family: some combinations of them scatter by 0.3 mmag only, so bands that scatter on their own are like no galaxy's.
+"""
 
 WAVELENGTH = {"U": 3600.0, "B": 4400.0, "g": 4770.0, "V": 5500.0, "r": 6231.0, "i": 7625.0, "z": 9134.0, "K": 21900.0}
 """Effective wavelengths, angstrom."""

@@ -42,7 +42,8 @@ def draw_population(n: int, seed: int, *, relations: Relations | None = None, pr
     projections
         1, or 3 rows a galaxy, as seen along x, y and z; then adjacent rows.
     dust
-        Whether all magnitudes are dimmed and g_r is reddened (`supermage.models.mock_features.dimming`); ``mock_M_r``, ``mock_g_r`` never are.
+        Whether all magnitudes are dimmed and g_r is reddened (`supermage.models.mock_features.dimming`); ``mock_M_r`` and ``mock_g_r``
+        never are.
 
     Returns
     -------

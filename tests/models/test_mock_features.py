@@ -73,7 +73,7 @@ def test_dust_dims_and_reddens_more_edge_on_and_never_without_gas():
 
 
 def test_the_dust_goes_with_the_wavelength_as_in_front_of_particles():
-    assert DUST_SLOPE == dust.STANDARD_LAW.slope
+    assert dust.STANDARD_LAW.slope == DUST_SLOPE
     assert all(WAVELENGTH[band] == value for band, value in dust.WAVELENGTH.items())
 
 

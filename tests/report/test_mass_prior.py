@@ -157,6 +157,7 @@ def test_what_is_flagged_and_what_not() -> None:
 
 
 KPC = 3.0
+QUICK = {"emulator": "nuker-mge"}
 NARROW = {"alpha": 0.3, "qintr": 0.05, "gamma_minus_beta": 0.1, "break_r": 0.1, "intensity_rb": 0.05, "gamma": 0.05}
 
 
@@ -180,7 +181,7 @@ def with_prior(path: Path, *, width: float, shift: float = 0.0) -> Path:
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = make_fit(tmp_path_factory.mktemp("mass-prior"), draws=300, width=NARROW)
+    path = make_fit(tmp_path_factory.mktemp("mass-prior"), draws=300, width=NARROW, model=QUICK)
     return with_prior(path, width=1.0)
 
 
@@ -228,7 +229,7 @@ def test_weights_that_do_not_serve_are_refused(fitted: Path, tmp_path: Path) -> 
     record = read_record(path)
     facts = facts_of(record)
     assert facts.without_prior is None and "posterior.without-mass-prior.nc, and report again" in facts.refused
-    other = make_fit(tmp_path / "other", draws=300, shift={"log10_mbh": -0.2, "intensity_rb": 0.4}, width=NARROW)
+    other = make_fit(tmp_path / "other", draws=300, shift={"log10_mbh": -0.2, "intensity_rb": 0.4}, width=NARROW, model=QUICK)
     shutil.copy(other, without_path(path))
     found = facts_of(record)
     assert found.without_prior is not None and found.without_prior.how == "the fit in posterior.without-mass-prior.nc"
