@@ -142,7 +142,9 @@ def fit(recipe: RecipeArgument, *,
 
 @app.command()
 def train(recipe: RecipeArgument) -> None:
-    """Train a model; write its weights, its model card and, of a network, its losses as a figure.
+    """Train a model; write its weights and its model card.
+
+    A network's losses are drawn beside them.
 
     Example: supermage train models/nuker-mge/recipe.toml
     """
