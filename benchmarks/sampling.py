@@ -46,6 +46,7 @@ from supermage.inference.run import Run, advance
 from supermage.inference.sampling import sample
 from supermage.progress import make_progress
 from supermage.recipe import Recipe, load_recipe
+from supermage.recipe_sections import SamplerSection
 
 DEMO = Path(__file__).parents[1] / "inference/mock-ngc4697/recipe.toml"
 DIMENSION, CHAINS = 15, 4
@@ -248,7 +249,7 @@ def run_demo(recipe: Recipe, kernel: str, given: argparse.Namespace) -> dict[str
     assert recipe.fit is not None
     steps = max(4, int(given.draws * SHARES.get(kernel, 1.0)))
     changes: dict[str, Any] = {"kernel": kernel if kernel in KERNELS else "persistent-mala", "draws": steps, "seed": given.seed}
-    changes["warmup"] = WARMUP.get(kernel, recipe.fit.sampler.warmup)
+    changes["warmup"] = WARMUP.get(kernel, SamplerSection().warmup)
     section = recipe.fit.model_copy(update={"sampler": recipe.fit.sampler.model_copy(update=changes)})
     recipe = recipe.model_copy(update={"fit": section})
     assert recipe.fit is not None

@@ -17,10 +17,13 @@ Normal = tuple[float, float]
 REACH = 3.5
 """Standard deviations of a curve that are drawn."""
 
+HEADROOM = 1.45
+"""Height of the panel over that of what is drawn: room for the legend."""
+
 
 def stellar_mass(axes: Axes, draws: NDArray[np.floating], *, prior: Normal, data: Normal | None, truth: float | None = None) -> Axes:
     """Draw log10 of the stars' mass: the prior and what the data alone say as normal curves, the posterior's draws as a histogram."""
-    counts, edges = np.histogram(draws, bins=40, density=True)
+    counts, edges = np.histogram(draws, bins=25, density=True)
     axes.stairs(counts, edges, color=STARS, fill=True, alpha=0.45, label="data and prior")
     ends = [prior[0] - REACH * prior[1], prior[0] + REACH * prior[1], edges[0], edges[-1]]
     ends += [] if data is None else [data[0] - 2.0 * data[1], data[0] + 2.0 * data[1]]
@@ -29,9 +32,9 @@ def stellar_mass(axes: Axes, draws: NDArray[np.floating], *, prior: Normal, data
     if data is not None:
         axes.plot(grid, norm.pdf(grid, *data), color=TOTAL, linestyle=":", label="data alone")
     if truth is not None:
-        axes.axvline(truth, color=TRUTH, linewidth=1.2, linestyle="--", label="truth")
+        axes.axvline(truth, ymax=1.0 / HEADROOM, color=TRUTH, linewidth=1.2, linestyle="--", label="truth")
     axes.set(xlabel=r"$\log_{10}(M_\star/M_\odot)$ in the aperture", yticks=[], xlim=(grid[0], grid[-1]))
-    axes.set_ylim(0.0, 1.45 * axes.get_ylim()[1])
+    axes.set_ylim(0.0, HEADROOM * axes.get_ylim()[1])
     axes.legend(loc="upper right", ncols=2, handlelength=1.8)
     return axes
 
