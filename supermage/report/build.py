@@ -80,8 +80,7 @@ def redraw(case: Case, name: str, folder: Path) -> Path:
     """Draw one figure into ``folder/figures``; returns the PNG's path."""
     spec = find_figure(name)
     if not spec.applies(case):
-        held = ", ".join(f"{parameter} = {value:g}" for parameter, value in case.record.fixed.items())
-        raise DomainError(f"the figure '{name}' needs a fit that sampled its parameter, got one that held {held}")
+        raise DomainError(f"the figure '{name}' needs {spec.needs(case)}")
     target = folder / "figures"
     try:
         target.mkdir(parents=True, exist_ok=True)

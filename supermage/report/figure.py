@@ -34,6 +34,8 @@ class FigureSpec:
         ``case -> Figure`` at journal width.
     applies
         Whether a posterior has it.
+    needs
+        ``case -> words``: what it needs and what was got, where it does not apply.
     takes
         Which of the options ``parameter`` and ``reference`` change it.
     """
@@ -45,6 +47,7 @@ class FigureSpec:
     unit: str
     draw: Callable[[Case], Figure]
     applies: Callable[[Case], bool] = lambda case: True
+    needs: Callable[[Case], str] = lambda case: ""
     takes: tuple[str, ...] = ()
 
     def command(self, case: Case) -> str:

@@ -275,6 +275,7 @@ MASS_FIGURES = (
         "log10 of solar masses",
         draw_mass,
         applies=lambda case: case.record.mass is not None,
+        needs=lambda case: f"a fit that sampled its parameter, got one that held {MASS} = {case.record.fixed[MASS]:g}",
     ),
 )
 TABLE_FIGURES = (

@@ -45,5 +45,6 @@ MASS_PRIOR_FIGURES = (
         "log10 of solar masses",
         draw_mass_prior,
         applies=lambda case: case.record.mass_prior is not None,
+        needs=lambda case: "a fit with [fit.mass_prior], got one without",
     ),
 )

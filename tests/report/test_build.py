@@ -342,6 +342,8 @@ def test_a_mass_that_was_held_is_reported_as_such(held, monkeypatch):
 def test_a_figure_of_a_parameter_that_was_held_is_refused(held):
     with pytest.raises(DomainError, match="needs a fit that sampled its parameter, got one that held log10_mbh = 8"):
         report(held, figure="mass")
+    with pytest.raises(DomainError, match=r"^the figure 'stellar-mass' needs a fit with \[fit.mass_prior\], got one without$"):
+        report(held, figure="stellar-mass")
 
 
 def test_a_fit_that_calls_itself_unconverged_is(tmp_path):
