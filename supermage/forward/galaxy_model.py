@@ -25,6 +25,8 @@ from supermage.forward.mge import floored_root, safe_root
 from supermage.forward.nuker import Amount, as_float_tensor, as_radius
 from supermage.forward.operators import CellGather, LineFlux
 from supermage.forward.picture import draw
+from supermage.forward.primary_beam import beam_at_nodes, beam_slope
+from supermage.forward.rotation import between_knots, rotation_knots
 from supermage.forward.theta import DISC, STARS, UNITS, check_parameters, names_of, numbers
 from supermage.forward.visibilities import (
     SUPPORT,
@@ -105,6 +107,7 @@ class GalaxyModel(nn.Module):
     node_along: Tensor
     node_across: Tensor
     log_radius: Tensor
+    knots: Tensor
     edges: Tensor
     response: Tensor
     taps: Tensor
@@ -168,6 +171,7 @@ class GalaxyModel(nn.Module):
         longest = max(geometry.longest, 1.0 / grid.field_of_view)
         nodes = disc_nodes(self.disc_radius, 1.0 / longest, density=node_density)
         self._store_nodes(nodes)
+        self.register_buffer("knots", rotation_knots(longest, self.disc_radius), persistent=False)
         self.transform = DiscTransform(nodes, longest, stretch, dtype=dtype)
         self.longest = longest
         self.beam_deviation = self._beam_deviation(dish_diameter, primary_beam_factor, float(frequency.mean()))
@@ -230,10 +234,22 @@ class GalaxyModel(nn.Module):
         check_parameters(double, names, emulator=self.mass_model.emulator, scale=self.scale)
         return double
 
-    def visibilities(self, theta: Theta, *, rows: int | None = None) -> Complex[Tensor, "block chan cell"]:
+    def projected_speed(self, theta: Theta) -> Float[Tensor, "knot"]:
+        """Rotation along the line of sight on the major axis, ``v_c sin i``, km/s, at :attr:`knots` (radii, arcsec).
+
+        With the parameters that are not in :data:`supermage.forward.rotation.ROTATION_ONLY` it says all that visibilities depend on.
+        """
+        theta = self._checked(theta, names_of("total", theta, self.mass_model.halo))
+        speed = floored_root(self.mass_model(theta)(torch.log(self.knots * self.scale)))
+        return speed * torch.sin(torch.deg2rad(theta["inclination"]))
+
+    def visibilities(
+        self, theta: Theta, *, rows: int | None = None, speed_change: Float[Tensor, "knot"] | None = None
+    ) -> Complex[Tensor, "block chan cell"]:
         """Model visibilities, Jy: the mean over each cell's visibilities, in the half plane and sign of the gridded data.
 
         ``rows`` says how much of the uv plane's table to reckon, where ``torch.func.vmap`` hides the inclination: see :meth:`table_rows`.
+        ``speed_change``, km/s, is added to :meth:`projected_speed`.
 
         Raises
         ------
@@ -243,7 +259,7 @@ class GalaxyModel(nn.Module):
         """
         theta = self._checked(theta, self._names(theta))
         inclination, angle = torch.deg2rad(theta["inclination"]), torch.deg2rad(theta["PA"])
-        line = self._line(theta, inclination, angle)
+        line = self._line(theta, inclination, angle, speed_change)
         table = self.transform(line, self._enough(rows, theta["inclination"]))
         basis = cell_basis(self.position, self.transform.step, angle, inclination, (table.shape[1], table.shape[2]))
         centre = (theta["x"], theta["y"])
@@ -315,10 +331,15 @@ class GalaxyModel(nn.Module):
     def _names(self, theta: Theta) -> tuple[str, ...]:
         return (*DISC, *names_of("total", theta, self.mass_model.halo))
 
-    def _line(self, theta: Theta, inclination: Tensor, angle: Tensor) -> Float[Tensor, "block chan y column"]:
+    def _line(
+        self, theta: Theta, inclination: Tensor, angle: Tensor, speed_change: Tensor | None
+    ) -> Float[Tensor, "block chan y column"]:  # fmt: skip
         squared = self.mass_model(theta)(self.log_radius).to(self.dtype)
         seen = apparent_over_true(theta["systemic_velocity"], self.channels.convention)
         velocity = floored_root(squared) * ((seen * torch.sin(inclination)).to(self.dtype) * self.node_cosine)
+        if speed_change is not None:
+            change = between_knots(speed_change, self.log_radius, torch.log(self.knots * self.scale))
+            velocity = velocity + (seen * change).to(self.dtype) * self.node_cosine
         deviation = torch.sqrt((seen * theta["line_broadening"]).to(self.dtype) ** 2 + unresolved_variance(velocity))
         flux = gas_disc(self.node_radius, theta) * self.node_area
         sides = flux.unsqueeze(1) * self._beam(theta, inclination, angle)
@@ -337,22 +358,12 @@ class GalaxyModel(nn.Module):
         return result.unflatten(-1, velocity.shape)
 
     def _beam(self, theta: Theta, inclination: Tensor, angle: Tensor) -> Tensor:
-        """Primary beam at the nodes, even part in the minor-axis coordinate, shape (y, side, x)."""
         if self.beam_deviation is None:
             return torch.ones((), dtype=self.dtype, device=self.edges.device)
-        along, across = _project(theta["x"], theta["y"], angle)
-        variance = self.beam_deviation**2
-        x = torch.stack([self.node_along, -self.node_along]) + along.to(self.dtype)
-        y = self.node_across * torch.cos(inclination).to(self.dtype)
-        across = across.to(self.dtype)
-        major = torch.exp(-(x**2) / (2 * variance))
-        minor = torch.exp(-(y**2 + across**2) / (2 * variance)) * torch.cosh(y * across / variance)
-        return minor[:, None, None] * major
+        return beam_at_nodes(self.beam_deviation, (self.node_along, self.node_across), (theta["x"], theta["y"]), angle, inclination)
 
     def _beam_slope(self, centre: tuple[Tensor, Tensor], inclination: Tensor, angle: Tensor) -> Tensor | None:
-        if self.beam_deviation is None:
-            return None
-        return _project(centre[0], centre[1], angle)[1] * torch.cos(inclination) / (TWO_PI * self.beam_deviation**2)
+        return None if self.beam_deviation is None else beam_slope(self.beam_deviation, centre, angle, inclination)
 
     def cube(self, theta: Theta, *, primary_beam: bool = True) -> Float[Tensor, "block chan y x"]:
         """Image of every channel, Jy per pixel, integrated over pixels by sampling, at the true centre.
@@ -376,11 +387,6 @@ class GalaxyModel(nn.Module):
         with torch.no_grad():
             here, there = (model.visibilities(theta).to(torch.complex128) for model in (self, self.refined()))
         return float(torch.linalg.vector_norm(here - there) / torch.linalg.vector_norm(there))
-
-
-def _project(east: Tensor, north: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-    sine, cosine = torch.sin(angle), torch.cos(angle)
-    return east * sine + north * cosine, north * sine - east * cosine
 
 
 def _radii(radius_arcsec: Amount) -> Tensor:

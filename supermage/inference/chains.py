@@ -21,9 +21,10 @@ from torch import Tensor
 from supermage.errors import SupermageError
 from supermage.inference import langevin
 from supermage.inference.adaptation import DualAverage, final_step, start_dual_average, update_dual_average
-from supermage.inference.langevin import KERNELS, State, draw_numbers
+from supermage.inference.langevin import FIT_KERNELS, State, draw_numbers
 from supermage.inference.metric import add_ridge, factor_of_precision
 from supermage.inference.model import Chart, GalaxyFit, PosteriorTarget
+from supermage.inference.surrogate import Surrogate, SurrogateTarget, expand
 
 Result = TypeVar("Result")
 
@@ -57,7 +58,7 @@ class Segment:
     """Work for one chain: so many steps of a kernel with a metric factor.
 
     ``adapting`` tunes the step size on the way, to ``target_acceptance`` or the kernel's own; ``length`` is the posterior's widest
-    direction in units of the metric.
+    direction in units of the metric; ``surrogate`` is what `SURROGATE` makes its proposals with.
     """
 
     chain: Chain
@@ -67,6 +68,7 @@ class Segment:
     adapting: bool
     target_acceptance: float | None = None
     length: float = 1.0
+    surrogate: Surrogate | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def restart_adaptation(chain: Chain, step_size: float) -> Chain:
 
 def run_segment(target: Target, segment: Segment) -> Drawn:
     """Run a segment; a pure function of the segment. With ``adapting`` false the step size is the adaptation's average, frozen."""
-    kernel = KERNELS[segment.kernel]
+    kernel = FIT_KERNELS[segment.kernel]
     state, dual = segment.chain.state, segment.chain.dual
     aim = kernel.target_acceptance if segment.target_acceptance is None else segment.target_acceptance
     generator = torch.Generator()
@@ -139,29 +141,30 @@ def run_segment(target: Target, segment: Segment) -> Drawn:
     )
 
 
-def run_together(target: PosteriorTarget, segments: Sequence[Segment]) -> list[Drawn]:
-    """Segments of several chains in lockstep, one vmapped pass a step; each chain's random numbers are its own, as in `run_segment`.
+def run_together(target: PosteriorTarget, segments: Sequence[Segment], *, one_pass: bool = True) -> list[Drawn]:
+    """Segments of several chains in lockstep; each chain's random numbers are its own, as in `run_segment`.
 
-    A metric that the segments share is one object; else each chain uses its own.
+    A metric that the segments share is one object; else each chain uses its own. ``one_pass``: the chains' densities come of one vmapped
+    pass, not one after the other.
     """
     first = segments[0]
     shared = all(segment.factor is first.factor for segment in segments)
     factor = first.factor if shared else torch.stack([segment.factor for segment in segments])
-    kernel = KERNELS[first.kernel]
+    kernel = FIT_KERNELS[first.kernel]
     aim = kernel.target_acceptance if first.target_acceptance is None else first.target_acceptance
     state = State(*(torch.cat(parts) for parts in zip(*(segment.chain.state for segment in segments), strict=True)))
     dual = DualAverage(*(torch.cat(parts) for parts in zip(*(segment.chain.dual for segment in segments), strict=True)))
     generators = [torch.Generator() for _ in segments]
     for generator, segment in zip(generators, segments, strict=True):
         generator.set_state(segment.chain.generator)
+    step = _step_of(target.of_chains if one_pass else target, target, first)
     kept: dict[str, list[Tensor]] = {name: [] for name in ("z", "theta", "log_density", "log_probability", "acceptance", "step_size")}
     gradients = 0
     for _ in range(first.n_steps):
         step_size = torch.exp(dual.log_step) if first.adapting else final_step(dual)
-        numbers = draw_numbers(generators, state.position.shape[1])
-        state, info = kernel.step(target.of_chains, state, factor, step_size, numbers, first.length)
+        state, info = step(state, factor, step_size, generators)
         if first.adapting:
-            dual = update_dual_average(dual, info.acceptance, aim)
+            dual = update_dual_average(dual, info.acceptance if info.tuned is None else info.tuned, aim)
         gradients += info.gradients
         theta, log_jacobian = target.parameters_of_chains(state.position)
         record = (state.position, theta, state.log_density, state.log_density - log_jacobian, info.acceptance, step_size)
@@ -171,6 +174,22 @@ def run_together(target: PosteriorTarget, segments: Sequence[Segment]) -> list[D
     ended = [Chain(State(*(part[c : c + 1] for part in state)), DualAverage(*(part[c : c + 1] for part in dual)), generator.get_state())
              for c, generator in enumerate(generators)]  # fmt: skip
     return [Drawn(chain, **{name: record[c] for name, record in records.items()}, gradients=gradients) for c, chain in enumerate(ended)]
+
+
+def _step_of(density: langevin.Target, target: PosteriorTarget, segment: Segment) -> Callable[..., tuple[State, langevin.Info]]:
+    """``(state, factor, step_size, generators) -> (state, info)`` of a segment's kernel."""
+    if segment.surrogate is None:
+        kernel = FIT_KERNELS[segment.kernel].step
+        return lambda state, factor, step_size, generators: kernel(
+            density, state, factor, step_size, draw_numbers(generators, state.position.shape[1]), segment.length
+        )
+    approximate = SurrogateTarget(target.fit, target.coordinates, segment.surrogate)
+
+    def step(state: State, factor: Tensor, step_size: Tensor, generators: list[torch.Generator]) -> tuple[State, langevin.Info]:
+        numbers = draw_numbers(generators, state.position.shape[1])
+        return langevin.surrogate_kernel(density, approximate, state, factor, step_size, numbers, segment.length)
+
+    return step
 
 
 class Problem:
@@ -289,9 +308,16 @@ def segment_in_chart(problem: Problem, chart: Chart, segment: Segment) -> Drawn:
     return run_segment(problem.target(chart), segment)
 
 
-def together_in_chart(problem: Problem, chart: Chart, segments: Sequence[Segment]) -> list[Drawn]:
+def together_in_chart(problem: Problem, chart: Chart, segments: Sequence[Segment], one_pass: bool = True) -> list[Drawn]:
     """`run_together` on the posterior in a chart's coordinates; for `Workers.map`."""
-    return run_together(problem.target(chart), segments)
+    return run_together(problem.target(chart), segments, one_pass=one_pass)
+
+
+def expand_in_chart(problem: Problem, chart: Chart, z: Tensor) -> Surrogate:
+    """The likelihood's expansion about z; for `Workers.map`."""
+    with torch.no_grad():
+        theta = problem.fit.coordinates(chart).to_theta(z)[0]
+    return expand(problem.fit, theta)
 
 
 def approach_in_chart(problem: Problem, chart: Chart, segment: Segment) -> Drawn:

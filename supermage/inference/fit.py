@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from supermage.data_reduction.gridded import GriddedVisibilities, open_visibilities
 from supermage.errors import DataError, RecipeError, SupermageError, nearest_name
-from supermage.inference.chains import Workers, chain_in_chart
+from supermage.inference.chains import Workers, chain_in_chart, expand_in_chart
 from supermage.inference.checkpoint import CheckpointStore, fingerprint
 from supermage.inference.diagnostics import diagnose
 from supermage.inference.execution import Plan, choose_plan, resume_plan
-from supermage.inference.langevin import KERNELS, PAPER
+from supermage.inference.langevin import FIT_KERNELS, KERNELS, PAPER, SURROGATE
 from supermage.inference.mass_knowledge import identity
 from supermage.inference.mass_prior import StellarMassPrior, tell_mass_prior
 from supermage.inference.metric import add_ridge, factor_of_precision
@@ -63,7 +63,7 @@ SCAN_BATCH = 10
 FIRST_STEP = 0.3
 """Step size that the first warm-up stage begins with, in the metric's widths."""
 
-LAYOUT = 2
+LAYOUT = 3
 """Of what a checkpoint holds: one of another layout is refused."""
 
 PACKAGES = ("supermage", "torch", "pyro-ppl", "numpy", "scipy", "numba", "ducc0", "astropy", "arviz", "xarray", "h5netcdf", "matplotlib",
@@ -145,7 +145,7 @@ def fit(
         accepted = 1.0 if mass_prior is None else tell_mass_prior(mass_prior, priors, progress)
         new = found is None or not found[0]
         run = begin(workers, priors, section, gridded, progress=progress) if found is None or new else Run.restore(*found)
-        run.way = plan.way
+        run.way, run.groups = plan.way, plan.processes if new else run.groups
 
         def save(state: Run, *, first: bool = False) -> None:
             store.save(state.arrays(), {**state.notes(), "plan": plan.notes(), "seconds": time.monotonic() - began}, first=first)
@@ -198,9 +198,9 @@ def _converged(run: Run, priors: Priors, draws: int) -> bool:
 def _checked_priors(section: FitSection) -> Priors:
     """The priors, once kernel and start are known to be ones that a fit can use."""
     sampler = section.sampler
-    for key, name in (("kernel", sampler.kernel), ("burn_in", sampler.burn_in)):
-        if name not in KERNELS:
-            raise RecipeError(f"fit.sampler.{key} must be one of {', '.join(KERNELS)}, got '{name}'{nearest_name(name, KERNELS)}")
+    for key, name, known in (("kernel", sampler.kernel, FIT_KERNELS), ("burn_in", sampler.burn_in, KERNELS)):
+        if name not in known:
+            raise RecipeError(f"fit.sampler.{key} must be one of {', '.join(known)}, got '{name}'{nearest_name(name, known)}")
     priors = build_priors(section)
     if sampler.start is not None:
         priors.check_inside({name: value for name, value in sampler.start.items() if not BLOCK_PARAMETER.fullmatch(name)})
@@ -295,7 +295,9 @@ def _set_out(workers: Workers, chart: Chart, optima: list[Optimum], sampler: Any
     chains = workers.map(chain_in_chart, [(chart, z, FIRST_STEP, sampler.seed, c) for c, z in enumerate(placed)])
     precision = add_ridge(optima[0].precision, ridge_frac=sampler.ridge_frac, ridge_min=sampler.ridge_min)
     starts = [c % len(optima) for c in range(sampler.chains)]
-    return Run(chart, chains, factor_of_precision(precision), optima[0].precision, optima[0].z, optima[0].log_density, superchains=starts)
+    surrogate = workers.map(expand_in_chart, [(chart, optima[0].z)])[0] if sampler.kernel == SURROGATE else None
+    return Run(chart, chains, factor_of_precision(precision), optima[0].precision, optima[0].z, optima[0].log_density, superchains=starts,
+               surrogate=surrogate)  # fmt: skip
 
 
 def _fingerprint(recipe: Recipe, gridded: GriddedVisibilities) -> str:

@@ -29,11 +29,14 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a step did: acceptance probability, whether it was accepted, gradients spent a chain."""
+    """What a step did: acceptance probability, whether it was accepted, gradients spent a chain, and the acceptance that its step size is
+    tuned on, where that is another.
+    """
 
     acceptance: PerChain
     accepted: Bool[Tensor, "chain"]
     gradients: int
+    tuned: PerChain | None = None
 
 
 class Draw(NamedTuple):
@@ -185,6 +188,31 @@ FRICTION = 0.5
 """Rate at which the persistent kernel forgets its momentum, in units of one over the posterior's widest direction."""
 
 
+def surrogate_hmc(
+    target: Target, approximate: Target, state: State, factor: Float[Tensor, "... param param"], step_size: PerChain, draw: Draw, *,
+    n_steps: int,
+) -> tuple[State, Info]:  # fmt: skip
+    """A trajectory that follows an approximate density's gradient and is judged by the true density, asked once at its end.
+
+    Leapfrog steps are reversible and keep volumes whatever gradient they follow, so the true Hamiltonian's acceptance is exact (Rasmussen
+    2003; Zhang, Shahbaba & Zhao 2017). Ours: the step size is tuned on the acceptance that the approximate density would give, since no
+    step makes up for what the approximation lacks.
+
+    Parameters
+    ----------
+    approximate
+        Log density and gradient that the trajectory follows; exactness does not depend on it.
+    """
+    start = init(approximate, state.position)._replace(momentum=draw.normal)
+    end = leapfrog(approximate, start, factor, step_size, n_steps)
+    tuned = _probability(_log_hamiltonian(end) - _log_hamiltonian(start))
+    log_density, gradient = target(end.position)
+    arrived = State(end.position, log_density, gradient, end.momentum)
+    acceptance = _probability(_log_hamiltonian(arrived) - _log_hamiltonian(state._replace(momentum=draw.normal)))
+    accepted = draw.uniform < acceptance
+    return select(accepted, arrived, state._replace(momentum=draw.normal)), Info(acceptance, accepted, 1, tuned)
+
+
 def _jittered(step_size: Tensor, draw: Draw, share: float = STEP_JITTER) -> Tensor:
     return step_size * (1.0 + share * (2.0 * draw.jitter - 1.0))
 
@@ -198,11 +226,32 @@ def _paper_kernel(target: Target, state: State, factor: Tensor, step_size: Tenso
 
 
 def _hmc_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw, length: float) -> tuple[State, Info]:
+    n_steps = _leapfrog_steps(step_size, draw, length)
+    return hmc(target, state, factor, _jittered(step_size, draw, HMC_JITTER), draw, n_steps=n_steps)
+
+
+def _leapfrog_steps(step_size: Tensor, draw: Draw, length: float) -> int:
     # one length for all chains of a batch, so that they stay together; signs are Barker's, here one is the length's uniform
     shortest, longest = TRAJECTORY
     wanted = torch.ceil(length * (shortest + (longest - shortest) * draw.signs[0, 0]) / step_size.mean())
-    n_steps = int(min(max(1.0, wanted.item()), MAX_LEAPFROG))
-    return hmc(target, state, factor, _jittered(step_size, draw, HMC_JITTER), draw, n_steps=n_steps)
+    return int(min(max(1.0, wanted.item()), MAX_LEAPFROG))
+
+
+def surrogate_kernel(
+    target: Target, approximate: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw, length: float
+) -> tuple[State, Info]:
+    """`surrogate_hmc` at HMC's lengths and jitter; with the chance `OWN_SHARE` a short trajectory of the true density instead.
+
+    Without these a chain would hardly leave where the approximation is far too low.
+    """
+    jittered = _jittered(step_size, draw, HMC_JITTER)
+    if float(draw.signs[0, -1]) < OWN_SHARE:
+        return hmc(target, state, factor, jittered, draw, n_steps=OWN_LEAPFROG)
+    return surrogate_hmc(target, approximate, state, factor, jittered, draw, n_steps=_leapfrog_steps(step_size, draw, length))
+
+
+OWN_SHARE, OWN_LEAPFROG = 0.1, 8
+"""Share of `surrogate_kernel`'s trajectories that follow the true density, and their leapfrog steps."""
 
 
 def _persistent_kernel(target: Target, state: State, factor: Tensor, step_size: Tensor, draw: Draw, length: float) -> tuple[State, Info]:
@@ -239,6 +288,9 @@ class Kernel(NamedTuple):
 PAPER = "mala-paper"
 """The published procedure: metric at the best point, a step size chosen from a list, no jitter."""
 
+SURROGATE = "surrogate-hmc"
+"""HMC that follows an expansion of the likelihood, see `surrogate_kernel`: for fits, which know what to expand in."""
+
 KERNELS: dict[str, Kernel] = {
     "mala": Kernel(_mala_kernel, 0.574),
     "hmc": Kernel(_hmc_kernel, 0.8, 2.0),
@@ -247,6 +299,9 @@ KERNELS: dict[str, Kernel] = {
     PAPER: Kernel(_paper_kernel, 0.574),
 }
 """Kernels by the name that a recipe gives. Best acceptances: 0.574 for MALA (Roberts & Rosenthal 1998), 0.4 for Barker (Vogrinc+ 2023)."""
+
+FIT_KERNELS: dict[str, Kernel] = {**KERNELS, SURROGATE: KERNELS["hmc"]}
+"""The same for fits; of `SURROGATE` the step where there is no expansion yet."""
 
 
 def draw_numbers(generators: list[torch.Generator], dimension: int) -> Draw:

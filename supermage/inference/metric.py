@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from supermage.errors import DomainError
 
 Matrix = Float[Tensor, "param param"]
 Vector = Float[Tensor, "param"]
+FloatArray = NDArray[np.float64]
 
 
 def jacobian(residual: Callable[[Tensor], Tensor], z: Vector, *, columns: int = 16) -> Float[Tensor, "datum param"]:
@@ -145,3 +149,31 @@ def effective_draws(draws: Float[Tensor, "draw chain param"]) -> float:
     positive = torch.cumprod((pairs > 0).to(rho.dtype), dim=0)
     time = (2.0 * (pairs * positive).sum(dim=0) - 1.0).clamp(min=1.0)
     return max(1.0, float((n * chains / time).median()))
+
+
+def picked(position: FloatArray, points: int) -> list[list[Tensor]]:
+    """Each chain's share of ``points`` positions (chain, step, param), evenly spread along it."""
+    chains, steps, _ = position.shape
+    picked = np.linspace(0, steps - 1, max(1, math.ceil(points / chains))).round().astype(int)
+    return [[torch.from_numpy(position[c, k].copy()) for k in picked] for c in range(chains)]
+
+
+def mean_of_finite(matrices: list[Tensor], *, otherwise: Tensor) -> Tensor:
+    """The mean of those matrices that are finite, or another where none is."""
+    finite = [matrix for matrix in matrices if bool(torch.isfinite(matrix).all())]
+    return torch.stack(finite).mean(dim=0) if finite else otherwise
+
+
+def log_weights(log_density: FloatArray, precisions: list[Tensor]) -> FloatArray:
+    """Log of the probability that the mode around each chain holds, relative to the largest: mean log density and volume of a Gaussian.
+
+    Parameters
+    ----------
+    log_density
+        Along each chain, shape (chain, step).
+    precisions
+        Inverse covariance of the mode that each chain is in.
+    """
+    volume = [-0.5 * float(torch.logdet(precision)) for precision in precisions]
+    weight = log_density.mean(axis=1) + np.array(volume)
+    return np.nan_to_num(weight - np.nanmax(weight), nan=-np.inf)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +19,7 @@ from supermage.inference.chains import (
     Workers,
     approach_in_chart,
     approach_together_in_chart,
+    expand_in_chart,
     fisher_in_chart,
     fishers_in_chart,
     place_in_chart,
@@ -28,10 +28,11 @@ from supermage.inference.chains import (
     together_in_chart,
 )
 from supermage.inference.execution import TOGETHER
-from supermage.inference.langevin import KERNELS, PAPER, State
-from supermage.inference.metric import add_ridge, factor_of_precision, widest_direction
+from supermage.inference.langevin import FIT_KERNELS, PAPER, SURROGATE, State
+from supermage.inference.metric import add_ridge, factor_of_precision, log_weights, mean_of_finite, picked, widest_direction
 from supermage.inference.model import Chart
 from supermage.inference.pivots import carry_chain, carry_positions, choose_pivots, regular_points
+from supermage.inference.surrogate import Surrogate
 from supermage.inference.widening import choose_widening
 from supermage.progress import Progress
 from supermage.recipe import SamplerSection
@@ -86,6 +87,10 @@ class Run:
         The optimum around which each chain started; of one brought back, that of the chain to which it was brought.
     way
         How chains are carried, see `supermage.inference.execution`; one pass is kept over an interruption, since it rounds otherwise.
+    groups
+        Groups of chains that share the surrogate's passes where each goes by itself otherwise; kept over an interruption too.
+    surrogate
+        The likelihood's expansion, of the kernel `SURROGATE`; renewed with the metric.
     """
 
     chart: Chart
@@ -104,12 +109,15 @@ class Run:
     length: float = 1.0
     superchains: list[int] = field(default_factory=list)
     way: str = "loop"
+    groups: int = 1
+    surrogate: Surrogate | None = None
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything but numbers and names as arrays, for a checkpoint."""
         out: dict[str, NDArray[Any]] = {"factor": self.factor.numpy(), "precision": self.precision.numpy(), "best_z": self.best_z.numpy()}
         for number, chain in enumerate(self.chains):
             out |= {f"chain{number}.{name}": array for name, array in chain.arrays().items()}
+        out |= {} if self.surrogate is None else {f"surrogate.{name}": array for name, array in self.surrogate.arrays().items()}
         out |= {f"warmup.{name}": array for name, array in self.warmup.items()}
         return out | {f"draws.{name}": array for name, array in self.draws.items()}
 
@@ -127,6 +135,7 @@ class Run:
             "length": self.length,
             "superchains": self.superchains,
             "way": self.way,
+            "groups": self.groups,
         }
 
     @classmethod
@@ -156,6 +165,8 @@ class Run:
             notes["length"],
             list(notes["superchains"]),
             notes["way"],
+            notes["groups"],
+            Surrogate.from_arrays(expansion) if (expansion := part("surrogate.")) else None,
         )
 
 
@@ -205,10 +216,11 @@ def _next_step(run: Run, sampler: SamplerSection, marks: list[int]) -> float:
     if sampler.kernel == PAPER:
         return sampler.step_sizes[place + 1]
     step = pool_steps(torch.cat([final_step(chain.dual) for chain in run.chains]))
-    if place == 0:
+    # what the surrogate's step is tuned on is not what is recorded
+    if place == 0 or sampler.kernel == SURROGATE:
         return step
     trial = run.warmup["acceptance"][:, marks[place - 1] - marks[place] :]
-    kernel = KERNELS[sampler.kernel]
+    kernel = FIT_KERNELS[sampler.kernel]
     aim = kernel.target_acceptance if sampler.target_acceptance is None else sampler.target_acceptance
     return correct_step(step, float(trial.mean()), aim, kernel.order)
 
@@ -217,7 +229,7 @@ def _best_of_list(run: Run, sampler: SamplerSection, marks: list[int]) -> float:
     """The paper's choice: of the step sizes tried, that whose acceptance came closest to the aim."""
     acceptance = run.warmup["acceptance"][:, -marks[-1] :]
     parts = [float(part.mean()) for part in np.split(acceptance, marks[:-1], axis=1)]
-    aim = KERNELS[PAPER].target_acceptance if sampler.target_acceptance is None else sampler.target_acceptance
+    aim = FIT_KERNELS[PAPER].target_acceptance if sampler.target_acceptance is None else sampler.target_acceptance
     return sampler.step_sizes[int(np.argmin(np.abs(np.array(parts) - aim)))]
 
 
@@ -231,13 +243,17 @@ def _segment(
 ) -> None:
     approaching = run.stage == 0 and adapting and sampler.kernel != PAPER
     kernel, aim = (sampler.burn_in, None) if approaching else (sampler.kernel, sampler.target_acceptance)
-    work = [(run.chart, Segment(chain, kernel, run.factor, n_steps, adapting, aim, run.length)) for chain in run.chains]
+    surrogate = None if approaching else run.surrogate
+    segments = [Segment(chain, kernel, run.factor, n_steps, adapting, aim, run.length, surrogate) for chain in run.chains]
     brought: list[Drawn]
     if run.way in TOGETHER:
-        together = approach_together_in_chart if approaching else together_in_chart
-        (brought,) = workers.map(together, [(run.chart, [segment for _, segment in work])])
+        (brought,) = workers.map(approach_together_in_chart if approaching else together_in_chart, [(run.chart, segments)])
+    elif surrogate is not None:
+        shares = np.array_split(np.arange(len(segments)), min(run.groups, len(segments)))
+        found = workers.map(together_in_chart, [(run.chart, [segments[c] for c in share], False) for share in shares])
+        brought = [drawn for share in found for drawn in share]
     else:
-        brought = workers.map(approach_in_chart if approaching else segment_in_chart, work)
+        brought = workers.map(approach_in_chart if approaching else segment_in_chart, [(run.chart, segment) for segment in segments])
     run.chains = [drawn.chain for drawn in brought]
     run.gradients += sum(drawn.gradients for drawn in brought)
     run.steps_done += n_steps
@@ -263,6 +279,8 @@ def _end_stage(run: Run, workers: Workers, sampler: SamplerSection, marks: list[
     note = f"step {step:.3f}"
     if not last:
         note += _paper_metric(run, workers, sampler) if sampler.kernel == PAPER else _pooled_metric(run, workers, sampler)
+        if sampler.kernel == SURROGATE:
+            (run.surrogate,) = workers.map(expand_in_chart, [(run.chart, run.best_z)])
     run.steps.append(step)
     run.stage += 1
     run.steps_done = 0
@@ -284,9 +302,9 @@ def _pooled_metric(run: Run, workers: Workers, sampler: SamplerSection) -> str:
     total = sampler.warmup[run.stage]
     half = slice(-(total - total // 2), None)
     position, log_density = run.warmup["z"][:, half], run.warmup["log_density"][:, half]
-    points = _picked(position, sampler.metric_points)
+    points = picked(position, sampler.metric_points)
     fishers = _fishers(run, workers, points)
-    means = [_mean_of_finite(matrices, otherwise=run.precision) for matrices in fishers]
+    means = [mean_of_finite(matrices, otherwise=run.precision) for matrices in fishers]
     held = [c for c, weight in enumerate(log_weights(log_density, means)) if weight > NO_WEIGHT]
     run.precision = torch.stack([means[c] for c in held]).mean(dim=0)
     run.factor = factor_of_precision(add_ridge(run.precision, ridge_frac=sampler.ridge_frac, ridge_min=sampler.ridge_min))
@@ -343,13 +361,6 @@ def _at(state: State, position: Tensor) -> State:
     return state._replace(position=position[None])
 
 
-def _picked(position: FloatArray, points: int) -> list[list[Tensor]]:
-    """Each chain's share of ``points`` positions (chain, step, param), evenly spread along it."""
-    chains, steps, _ = position.shape
-    picked = np.linspace(0, steps - 1, max(1, math.ceil(points / chains))).round().astype(int)
-    return [[torch.from_numpy(position[c, k].copy()) for k in picked] for c in range(chains)]
-
-
 def _fishers(run: Run, workers: Workers, points: list[list[Tensor]]) -> list[list[Tensor]]:
     """Fisher matrix plus prior at each chain's points.
 
@@ -363,26 +374,6 @@ def _fishers(run: Run, workers: Workers, points: list[list[Tensor]]) -> list[lis
     else:
         matrices = workers.map(fisher_in_chart, [(run.chart, z) for z in every])
     return [matrices[c * each : (c + 1) * each] for c in range(len(points))]
-
-
-def _mean_of_finite(matrices: list[Tensor], *, otherwise: Tensor) -> Tensor:
-    finite = [matrix for matrix in matrices if bool(torch.isfinite(matrix).all())]
-    return torch.stack(finite).mean(dim=0) if finite else otherwise
-
-
-def log_weights(log_density: FloatArray, precisions: list[Tensor]) -> FloatArray:
-    """Log of the probability that the mode around each chain holds, relative to the largest: mean log density and volume of a Gaussian.
-
-    Parameters
-    ----------
-    log_density
-        Along each chain, shape (chain, step).
-    precisions
-        Inverse covariance of the mode that each chain is in.
-    """
-    volume = [-0.5 * float(torch.logdet(precision)) for precision in precisions]
-    weight = log_density.mean(axis=1) + np.array(volume)
-    return np.nan_to_num(weight - np.nanmax(weight), nan=-np.inf)
 
 
 def _bring_back(run: Run, workers: Workers, strays: list[int], positions: list[Tensor]) -> None:

@@ -121,6 +121,36 @@ def test_every_kernel_leaves_the_posterior_as_it_is(kernel: str, metric: str) ->
     assert p_values(KERNELS[kernel].step, SIZES[kernel], metric=metric).min() > FALSE_ALARM / 5.0
 
 
+class Askew:
+    """A density that is not the posterior: other data, half the curvature, a slope of its own."""
+
+    def __init__(self, posterior: Posterior) -> None:
+        self._posterior = Posterior(posterior.data + 0.3, chart=posterior.chart)
+
+    def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = self._posterior(z)
+        return 0.5 * value + 0.4 * z.sum(-1), 0.5 * gradient + 0.4
+
+
+def following(target: langevin.Target, state: State, factor: Tensor, size: Tensor, draw: Draw, length: float) -> tuple[State, Info]:
+    """Trajectories of an approximate density, now and then one of the true one."""
+    return langevin.surrogate_kernel(target, Askew(target), state, factor, size, draw, length)
+
+
+def believing(target: langevin.Target, state: State, factor: Tensor, size: Tensor, draw: Draw, length: float) -> tuple[State, Info]:
+    """The same without asking the true density."""
+    return langevin.surrogate_hmc(Askew(target), Askew(target), state, factor, size, draw, n_steps=4)
+
+
+@pytest.mark.parametrize("metric", sorted(METRICS))
+def test_a_trajectory_of_another_density_leaves_the_posterior_as_it_is(metric: str) -> None:
+    assert p_values(following, 0.4, metric=metric).min() > FALSE_ALARM / 5.0
+
+
+def test_a_trajectory_that_is_not_judged_by_the_posterior_is_found() -> None:
+    assert p_values(believing, 0.4).min() < 1e-8
+
+
 def always(target: langevin.Target, state: State, factor: Tensor, size: Tensor, draw: Draw, length: float) -> tuple[State, Info]:
     """No accept step."""
     return langevin.mala(target, state, factor, size, draw._replace(uniform=torch.full_like(draw.uniform, -1.0)))
