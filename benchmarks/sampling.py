@@ -1,7 +1,7 @@
 """How well each kernel samples: effective draws a gradient and a second, beside Pyro's NUTS (NumPyro's where installed); prints JSON.
 
     python benchmarks/sampling.py [--cases gaussian banana lines] [--kernels mala persistent-mala hmc barker nuts] [--seed 1]
-    python benchmarks/sampling.py --cases demo [--draws 4000] [--points 40] [--kernels nuts-own-metric --minutes 35]
+    python benchmarks/sampling.py --cases demo --kernels surrogate-hmc hmc nuts [--draws 4000] [--points 40] [--kernels nuts-own-metric --minutes 35]
 
 - ``gaussian``: 15 dimensions, a random rotation, condition number 1e4. Goals: MALA 0.17, HMC 0.4 a gradient.
 - ``banana``: 15 dimensions, of which the second is bent about the first: x2 ~ N(x1^2 - 1, 0.3^2).
@@ -39,7 +39,7 @@ from supermage.inference.chains import Problem, Workers, fisher_in_chart
 from supermage.inference.diagnostics import diagnose, unwrap_angle
 from supermage.inference.execution import choose_plan
 from supermage.inference.fit import ModelFactory, begin
-from supermage.inference.langevin import KERNELS
+from supermage.inference.langevin import FIT_KERNELS, KERNELS, SURROGATE
 from supermage.inference.metric import factor_of_precision, jacobian
 from supermage.inference.priors import Priors, build_priors
 from supermage.inference.run import Run, advance
@@ -55,11 +55,11 @@ PLAIN_NUTS_NAME = "nuts-own-metric"
 NUMPYRO_NAME = "numpyro-nuts"
 STEPS = {"gaussian": (800, 2500), "banana": (1500, 5000), "lines": (2000, 10_000)}
 """Warm-up and draws of the one-step kernels; Hamiltonian ones take a quarter of the draws, NUTS an eighth."""
-SHARES = {"hmc": 0.25, NUTS_NAME: 0.125, PLAIN_NUTS_NAME: 0.125, NUMPYRO_NAME: 0.125}
+SHARES = {"hmc": 0.25, SURROGATE: 0.25, NUTS_NAME: 0.125, PLAIN_NUTS_NAME: 0.125, NUMPYRO_NAME: 0.125}
 FEWEST = 20
 """Draws below which nothing is said of NUTS."""
-WARMUP = {"hmc": (100, 100, 150)}
-"""Warm-up steps in ``demo`` of kernels whose steps hold many gradients."""
+WARMUP = {"hmc": (100, 100, 150), SURROGATE: (100, 60, 60), NUTS_NAME: (100, 60, 60), PLAIN_NUTS_NAME: (100, 60, 60)}
+"""Warm-up steps in ``demo`` of kernels whose steps hold many gradients; NUTS starts where the surrogate's warm-up ends."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def run_demo(recipe: Recipe, kernel: str, given: argparse.Namespace) -> dict[str
     """One kernel, or NUTS in the same coordinates, on a galaxy's posterior."""
     assert recipe.fit is not None
     steps = max(4, int(given.draws * SHARES.get(kernel, 1.0)))
-    changes: dict[str, Any] = {"kernel": kernel if kernel in KERNELS else "persistent-mala", "draws": steps, "seed": given.seed}
+    changes: dict[str, Any] = {"kernel": kernel if kernel in FIT_KERNELS else SURROGATE, "draws": steps, "seed": given.seed}
     changes["warmup"] = WARMUP.get(kernel, SamplerSection().warmup)
     section = recipe.fit.model_copy(update={"sampler": recipe.fit.sampler.model_copy(update=changes)})
     recipe = recipe.model_copy(update={"fit": section})
@@ -267,7 +267,7 @@ def run_demo(recipe: Recipe, kernel: str, given: argparse.Namespace) -> dict[str
         plan = choose_plan(workers.problem, section.sampler)
         workers.spread(factory, plan.processes)
         run = begin(workers, priors, section, data, progress=make_progress())
-        run.way = plan.way
+        run.way, run.groups = plan.way, plan.processes
         if kernel in (NUTS_NAME, PLAIN_NUTS_NAME):
             # its coordinates are those that the other kernels draw in, whitened by their metric, its time its own alone
             advance(run, workers, section.sampler.model_copy(update={"draws": 0}), save=note, progress=make_progress())
@@ -331,7 +331,7 @@ def main() -> None:
     """Print the figures of every kernel on every case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=[*CASES, "demo"], default=list(CASES))
-    parser.add_argument("--kernels", nargs="+", choices=[*KERNELS, NUTS_NAME, PLAIN_NUTS_NAME, NUMPYRO_NAME],
+    parser.add_argument("--kernels", nargs="+", choices=[*FIT_KERNELS, NUTS_NAME, PLAIN_NUTS_NAME, NUMPYRO_NAME],
                         default=["mala", "persistent-mala", "hmc", "barker", NUTS_NAME, NUMPYRO_NAME])  # fmt: skip
     parser.add_argument("--recipe", type=Path, default=DEMO)
     parser.add_argument("--draws", type=int, default=1500, help="demo: steps a chain; fewer for kernels whose steps hold many gradients")
@@ -346,7 +346,7 @@ def main() -> None:
     for case in given.cases:
         found[case] = {}
         for kernel in given.kernels:
-            if kernel == (NUMPYRO_NAME if case == "demo" else PLAIN_NUTS_NAME):
+            if kernel in ((NUMPYRO_NAME,) if case == "demo" else (PLAIN_NUTS_NAME, SURROGATE)):
                 continue
             found[case][kernel] = run_demo(load_recipe(given.recipe), kernel, given) if case == "demo" else run_case(
                 case, kernel, given.seed, given.share)  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import itertools
 import os
 import shutil
 import sys
@@ -12,11 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jaxtyping
 import pytest
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintException
 from hypothesis import settings
-from jaxtyping import _import_hook, install_import_hook
+from jaxtyping import _import_hook, install_import_hook, jaxtyped
 
 
 def _is_left_unchecked(node: ast.AST) -> bool:
@@ -40,12 +43,36 @@ def _check_types(function: Callable[..., Any]) -> Callable[..., Any]:
         return function
 
 
+CHECKED_CALLS, ONE_IN = 100, 53
+"""Calls of a function whose types are checked, and the share of the others: a check costs more than many a function in a loop."""
+
+
+def _jaxtyped(*, typechecker: Callable[..., Any]) -> Callable[..., Any]:
+    """jaxtyping's decorator, which after its first calls lets most others of a function pass unchecked; a class is checked always."""
+
+    def decorate(function: Any) -> Any:
+        checked = jaxtyped(function, typechecker=typechecker)
+        if isinstance(function, type):
+            return checked
+        calls = itertools.count()
+
+        @functools.wraps(function)
+        def now_and_then(*arguments: Any, **keywords: Any) -> Any:
+            call = next(calls)
+            return (checked if call < CHECKED_CALLS or call % ONE_IN == 0 else function)(*arguments, **keywords)
+
+        return now_and_then
+
+    return decorate
+
+
 # Before anything of supermage is imported: shapes and types of every annotated function are checked while the tests run.
 # The hook wants the checker's name.
 _checker = ModuleType("supermage_type_checker")
 _checker.check = _check_types  # type: ignore[attr-defined]
 sys.modules[_checker.__name__] = _checker
 _import_hook._is_no_type_check = _is_left_unchecked
+jaxtyping.jaxtyped = _jaxtyped
 install_import_hook("supermage", f"{_checker.__name__}.check")
 
 # Seeded, and no verdict by the clock: a loaded machine is no failure.

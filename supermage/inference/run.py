@@ -52,6 +52,9 @@ CARRIED_EVERY = 5
 NO_WEIGHT = -30.0
 """A mode with this log weight against the best one is of no account: in warm-up its chains are brought back, and the record says so."""
 
+BELIEVED_OVER, LEAST_BELIEVED = 20, 0.2
+"""Steps at a stage's end whose acceptance tells how good the surrogate is, and the acceptance below which another kernel is advised."""
+
 
 @dataclass
 class Run:
@@ -276,7 +279,7 @@ def _end_stage(run: Run, workers: Workers, sampler: SamplerSection, marks: list[
         step = _next_step(run, sampler, marks)
     else:
         step = pool_steps(torch.cat([final_step(chain.dual) for chain in run.chains]))
-    note = f"step {step:.3f}"
+    note = f"step {step:.3f}" + (_believed(run) if sampler.kernel == SURROGATE and run.stage else "")
     if not last:
         note += _paper_metric(run, workers, sampler) if sampler.kernel == PAPER else _pooled_metric(run, workers, sampler)
         if sampler.kernel == SURROGATE:
@@ -286,6 +289,13 @@ def _end_stage(run: Run, workers: Workers, sampler: SamplerSection, marks: list[
     run.steps_done = 0
     run.chains = [restart_adaptation(chain, step) for chain in run.chains]
     return note
+
+
+def _believed(run: Run) -> str:
+    """How often the likelihood agreed with its expansion of late, and what to do where it hardly did."""
+    accepted = float(run.warmup["acceptance"][:, -BELIEVED_OVER:].mean())
+    advice = "" if accepted > LEAST_BELIEVED else f' (below {LEAST_BELIEVED:g}: kernel = "hmc" needs no expansion)'
+    return f", {100 * accepted:.0f} % of the expansion's proposals accepted{advice}"
 
 
 def _paper_metric(run: Run, workers: Workers, sampler: SamplerSection) -> str:

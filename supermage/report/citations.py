@@ -201,6 +201,15 @@ REFERENCES = {
   pages   = {496},
   doi     = {10.1111/rssb.12482}
 }""",
+    "surrogate": r"""@article{Zhang2017,
+  author  = {Zhang, Cheng and Shahbaba, Babak and Zhao, Hongkai},
+  title   = {{Hamiltonian} {Monte Carlo} Acceleration Using Surrogate Functions with Random Bases},
+  journal = {Statistics and Computing},
+  year    = {2017},
+  volume  = {27},
+  pages   = {1473},
+  doi     = {10.1007/s11222-016-9699-1}
+}""",
     "nfw": r"""@article{Navarro1997,
   author  = {Navarro, Julio F. and Frenk, Carlos S. and White, Simon D. M.},
   title   = {A Universal Density Profile from Hierarchical Clustering},
@@ -223,7 +232,7 @@ REFERENCES = {
 
 
 KERNELS = {"mala": ("besag", "mala"), "mala-paper": ("besag", "mala"), "persistent-mala": ("besag", "mala", "persistent"), "hmc": ("hmc",),
-           "barker": ("barker",)}
+           "barker": ("barker",), "surrogate-hmc": ("hmc", "surrogate")}
 """What each sampling kernel is cited by."""
 
 

@@ -61,7 +61,7 @@ def turning_fit(*free: str) -> GalaxyFit:
 def target_at(z: Tensor) -> tuple[SurrogateTarget, Problem]:
     problem = Problem(turning_fit())
     coordinates = problem.fit.coordinates(CHART)
-    return SurrogateTarget(problem.fit, coordinates, expand(problem.fit, coordinates.to_theta(z)[0])), problem
+    return SurrogateTarget(problem.fit, coordinates, expand(problem.fit, coordinates.to_theta(z)[0]), temper=1.0), problem
 
 
 def test_value_and_gradient_are_the_posteriors_at_the_centre() -> None:
@@ -131,10 +131,10 @@ def test_draws_are_those_of_the_posterior_even_by_a_poor_expansion() -> None:
     shift = torch.zeros_like(good.centre)
     shift[2] = 0.3 / torch.sqrt(good.curvature[2, 2])
     tilted = replace(good, centre=good.centre + shift, curvature=1.2 * good.curvature)
-    ours, theirs = draws_of(SURROGATE, tilted, n=400), draws_of("hmc", None, n=200)
+    ours, theirs = draws_of(SURROGATE, tilted, n=300), draws_of("hmc", None, n=150)
     for k in range(len(EASY)):
         for method, number in (("mean", np.mean), ("sd", np.std)):
-            error = math.hypot(*(float(arviz.mcse(draws[..., k], method=method)) for draws in (ours, theirs)))
+            error = math.hypot(*(float(np.squeeze(arviz.mcse(draws[..., k], method=method))) for draws in (ours, theirs)))
             assert abs(number(ours[..., k]) - number(theirs[..., k])) < 4.5 * error
 
 
@@ -143,7 +143,7 @@ def run_fit(recipe: Recipe) -> Posterior:
 
 
 def test_an_interrupted_fit_ends_with_the_same_draws(tmp_path: Path) -> None:
-    options = {"kernel": SURROGATE, "warmup": (6, 6, 6), "draws": 8, "segment": 4, "chains": 4, "processes": 1}
+    options = {"kernel": SURROGATE, "warmup": (4, 3, 3), "draws": 8, "segment": 4, "chains": 4, "processes": 1}
     whole = run_fit(toy_recipe(tmp_path / "whole", **options))
     run_fit(toy_recipe(tmp_path / "cut", **{**options, "draws": 4}))
     again = run_fit(toy_recipe(tmp_path / "cut", **options))
@@ -154,7 +154,7 @@ def test_an_interrupted_fit_ends_with_the_same_draws(tmp_path: Path) -> None:
 
 def test_the_draws_do_not_depend_on_how_many_processes_come_back(tmp_path: Path) -> None:
     """Chains that share the expansion's passes stay together: a run of one process goes on in two, and ends as it would have."""
-    options = {"kernel": SURROGATE, "warmup": (4, 4, 4), "segment": 4, "chains": 4}
+    options = {"kernel": SURROGATE, "warmup": (4, 3, 3), "segment": 4, "chains": 4}
     whole = run_fit(toy_recipe(tmp_path / "whole", **options, draws=8, processes=1))
     run_fit(toy_recipe(tmp_path / "cut", **options, draws=4, processes=1))
     again = run_fit(toy_recipe(tmp_path / "cut", **options, draws=8, processes=2))

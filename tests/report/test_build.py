@@ -190,7 +190,7 @@ def test_kernels_are_cited_by_their_own_papers(kernel, cited):
 
 
 def test_every_kernel_has_its_citations():
-    assert set(KERNELS) == set(langevin.KERNELS)
+    assert set(KERNELS) == set(langevin.FIT_KERNELS)
 
 
 def test_images_are_at_journal_width(page):
