@@ -1,7 +1,8 @@
 """How well each kernel samples: effective draws a gradient and a second, beside Pyro's NUTS (NumPyro's where installed); prints JSON.
 
     python benchmarks/sampling.py [--cases gaussian banana lines] [--kernels mala persistent-mala hmc barker nuts] [--seed 1]
-    python benchmarks/sampling.py --cases demo --kernels surrogate-hmc hmc nuts [--draws 4000] [--points 40] [--kernels nuts-own-metric --minutes 35]
+    python benchmarks/sampling.py --cases demo --kernels surrogate-hmc hmc nuts [--draws 4000] [--points 40]
+    python benchmarks/sampling.py --cases demo --kernels nuts-own-metric --minutes 35
 
 - ``gaussian``: 15 dimensions, a random rotation, condition number 1e4. Goals: MALA 0.17, HMC 0.4 a gradient.
 - ``banana``: 15 dimensions, of which the second is bent about the first: x2 ~ N(x1^2 - 1, 0.3^2).
@@ -39,7 +40,7 @@ from supermage.inference.chains import Problem, Workers, fisher_in_chart
 from supermage.inference.diagnostics import diagnose, unwrap_angle
 from supermage.inference.execution import choose_plan
 from supermage.inference.fit import ModelFactory, begin
-from supermage.inference.langevin import FIT_KERNELS, KERNELS, SURROGATE
+from supermage.inference.langevin import FIT_KERNELS, SURROGATE
 from supermage.inference.metric import factor_of_precision, jacobian
 from supermage.inference.priors import Priors, build_priors
 from supermage.inference.run import Run, advance

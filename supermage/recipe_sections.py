@@ -270,10 +270,10 @@ class ModelSection(Section):
 
 
 class SamplerSection(Section):
-    """Starts, warm-up and draws. ``kernel`` names a kernel of ``supermage.inference.kernels``."""
+    """Starts, warm-up and draws."""
 
     kernel: str = "persistent-mala"
-    """Name of the kernel."""
+    """Name of the kernel: ``persistent-mala``, ``mala``, ``hmc``, ``surrogate-hmc``, ``barker`` or ``mala-paper``."""
     chains: Annotated[int, Field(ge=2)] = 4
     """Independent chains."""
     execution: Literal["auto", "loop", "processes", "vmap", "gpu"] = "auto"
@@ -304,7 +304,8 @@ class SamplerSection(Section):
     step_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.2)
     """Step sizes that ``mala-paper`` tries in the last warm-up stage (ours: the paper gives no numbers)."""
     target_acceptance: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Acceptance that the step size is tuned to; where not given the kernel's own: 0.574 (mala), 0.8 (hmc), 0.95 (persistent-mala)."""
+    """Acceptance that the step size is tuned to; where not given the kernel's own: 0.574 (mala), 0.8 (hmc;
+    surrogate-hmc, of its expansion), 0.95 (persistent-mala)."""
     overdispersion: Positive = 3.0
     """Spread of the starts in widths of the Laplace approximation."""
     seed: Seed = 1

@@ -24,10 +24,10 @@ GRID = (-6.0, -3.7, -2.9, -2.3, -1.8, -1.3, -0.8, -0.35, 0.0, 0.35, 0.8, 1.3, 1.
 MOST_NODES = 2000
 """Of the integral behind log Mtot, at most: over u1, or over u2 where that takes fewer."""
 
-STEP = 1.35
-"""Step between nodes, in the width of the narrowest component's integrand: the trapezoid rule's error is exp(-2 pi^2 / 1.35^2) = 2e-5."""
+STEP = 1.5
+"""Step between nodes, in the width of the narrowest component's integrand: the trapezoid rule's error is exp(-2 pi^2 / 1.5^2) = 2e-4."""
 
-REACH = 5.0
+REACH = 4.5
 """Spreads of every component between which there are nodes."""
 
 LEAST = 1e-5
