@@ -73,7 +73,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a segment brought: positions z and parameters, (step, param); log density of z and of the parameters, acceptance, step size."""
+    """What a segment brought: positions z and parameters, (step, param); log density of z and of the parameters, acceptance, step size.
+
+    ``tuned`` is the acceptance that the step size is tuned on; see `supermage.inference.langevin.Info`.
+    """
 
     chain: Chain
     z: NDArray[np.float64]
@@ -82,7 +85,12 @@ class Drawn:
     log_probability: NDArray[np.float64]
     acceptance: NDArray[np.float64]
     step_size: NDArray[np.float64]
+    tuned: NDArray[np.float64]
     gradients: int
+
+
+RECORDS = ("z", "theta", "log_density", "log_probability", "acceptance", "step_size", "tuned")
+"""What is kept of every step, by the names of `Drawn`."""
 
 
 class Target(Protocol):
@@ -137,6 +145,7 @@ def run_segment(target: Target, segment: Segment) -> Drawn:
         (log_density - log_jacobian).numpy(),
         acceptance.numpy(),
         steps.numpy(),
+        acceptance.numpy(),
         gradients,
     )
 
@@ -158,16 +167,17 @@ def run_together(target: PosteriorTarget, segments: Sequence[Segment], *, one_pa
     for generator, segment in zip(generators, segments, strict=True):
         generator.set_state(segment.chain.generator)
     step = _step_of(target.of_chains if one_pass else target, target, first)
-    kept: dict[str, list[Tensor]] = {name: [] for name in ("z", "theta", "log_density", "log_probability", "acceptance", "step_size")}
+    kept: dict[str, list[Tensor]] = {name: [] for name in RECORDS}
     gradients = 0
     for _ in range(first.n_steps):
         step_size = torch.exp(dual.log_step) if first.adapting else final_step(dual)
         state, info = step(state, factor, step_size, generators)
+        tuned = info.acceptance if info.tuned is None else info.tuned
         if first.adapting:
-            dual = update_dual_average(dual, info.acceptance if info.tuned is None else info.tuned, aim)
+            dual = update_dual_average(dual, torch.where(torch.isnan(tuned), info.acceptance, tuned), aim)
         gradients += info.gradients
         theta, log_jacobian = target.parameters_of_chains(state.position)
-        record = (state.position, theta, state.log_density, state.log_density - log_jacobian, info.acceptance, step_size)
+        record = (state.position, theta, state.log_density, state.log_density - log_jacobian, info.acceptance, step_size, tuned)
         for values, value in zip(kept.values(), record, strict=True):
             values.append(value)
     records = {name: torch.stack(values, dim=1).numpy() for name, values in kept.items()}
@@ -314,10 +324,19 @@ def together_in_chart(problem: Problem, chart: Chart, segments: Sequence[Segment
 
 
 def expand_in_chart(problem: Problem, chart: Chart, z: Tensor) -> Surrogate:
-    """The likelihood's expansion about z; for `Workers.map`."""
+    """The likelihood's expansion about z; for `Workers.map`.
+
+    Raises
+    ------
+    SupermageError
+        If it is not finite.
+    """
     with torch.no_grad():
         theta = problem.fit.coordinates(chart).to_theta(z)[0]
-    return expand(problem.fit, theta)
+    found = expand(problem.fit, theta)
+    if not found.finite:
+        raise SupermageError("the kernel surrogate-hmc needs finite derivatives of the likelihood at the best point, got some that are not")
+    return found
 
 
 def approach_in_chart(problem: Problem, chart: Chart, segment: Segment) -> Drawn:

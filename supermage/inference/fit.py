@@ -145,7 +145,7 @@ def fit(
         accepted = 1.0 if mass_prior is None else tell_mass_prior(mass_prior, priors, progress)
         new = found is None or not found[0]
         run = begin(workers, priors, section, gridded, progress=progress) if found is None or new else Run.restore(*found)
-        run.way, run.groups = plan.way, plan.processes if new else run.groups
+        run.way = plan.way
 
         def save(state: Run, *, first: bool = False) -> None:
             store.save(state.arrays(), {**state.notes(), "plan": plan.notes(), "seconds": time.monotonic() - began}, first=first)
@@ -295,7 +295,9 @@ def _set_out(workers: Workers, chart: Chart, optima: list[Optimum], sampler: Any
     chains = workers.map(chain_in_chart, [(chart, z, FIRST_STEP, sampler.seed, c) for c, z in enumerate(placed)])
     precision = add_ridge(optima[0].precision, ridge_frac=sampler.ridge_frac, ridge_min=sampler.ridge_min)
     starts = [c % len(optima) for c in range(sampler.chains)]
-    surrogate = workers.map(expand_in_chart, [(chart, optima[0].z)])[0] if sampler.kernel == SURROGATE else None
+    # of more stages the first does without, and its end makes one
+    needed = sampler.kernel == SURROGATE and len(sampler.warmup) == 1
+    surrogate = workers.map(expand_in_chart, [(chart, optima[0].z)])[0] if needed else None
     return Run(chart, chains, factor_of_precision(precision), optima[0].precision, optima[0].z, optima[0].log_density, superchains=starts,
                surrogate=surrogate)  # fmt: skip
 

@@ -29,8 +29,9 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a step did: acceptance probability, whether it was accepted, gradients spent a chain, and the acceptance that its step size is
-    tuned on, where that is another.
+    """What a step did: acceptance probability, whether it was accepted, gradients spent a chain.
+
+    ``tuned`` is the acceptance that the step size is tuned on, where that is another; NaN where a step of such a kernel has none.
     """
 
     acceptance: PerChain
@@ -246,7 +247,8 @@ def surrogate_kernel(
     """
     jittered = _jittered(step_size, draw, HMC_JITTER)
     if float(draw.signs[0, -1]) < OWN_SHARE:
-        return hmc(target, state, factor, jittered, draw, n_steps=OWN_LEAPFROG)
+        state, info = hmc(target, state, factor, jittered, draw, n_steps=OWN_LEAPFROG)
+        return state, info._replace(tuned=torch.full_like(info.acceptance, torch.nan))
     return surrogate_hmc(target, approximate, state, factor, jittered, draw, n_steps=_leapfrog_steps(step_size, draw, length))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from supermage.inference.adaptation import correct_step, final_step, pool_steps, start_dual_average
 from supermage.inference.chains import (
+    RECORDS,
     Chain,
     Drawn,
     Segment,
@@ -39,10 +41,6 @@ from supermage.recipe import SamplerSection
 
 FloatArray = NDArray[np.float64]
 
-RECORDS = ("z", "theta", "log_density", "log_probability", "acceptance", "step_size")
-"""What is kept of every step, by the names of `Drawn`."""
-
-
 APPROACH = 25
 """Steps of the first stage between two evaluations of each chain's own metric."""
 
@@ -52,7 +50,10 @@ CARRIED_EVERY = 5
 NO_WEIGHT = -30.0
 """A mode with this log weight against the best one is of no account: in warm-up its chains are brought back, and the record says so."""
 
-BELIEVED_OVER, LEAST_BELIEVED = 20, 0.2
+TOGETHER_AT_MOST = 4
+"""Chains that share a pass of the surrogate, in two groups at least: a pass takes as long for four as for one."""
+
+BELIEVED_OVER, LEAST_BELIEVED = 40, 0.2
 """Steps at a stage's end whose acceptance tells how good the surrogate is, and the acceptance below which another kernel is advised."""
 
 
@@ -90,8 +91,6 @@ class Run:
         The optimum around which each chain started; of one brought back, that of the chain to which it was brought.
     way
         How chains are carried, see `supermage.inference.execution`; one pass is kept over an interruption, since it rounds otherwise.
-    groups
-        Groups of chains that share the surrogate's passes where each goes by itself otherwise; kept over an interruption too.
     surrogate
         The likelihood's expansion, of the kernel `SURROGATE`; renewed with the metric.
     """
@@ -112,7 +111,6 @@ class Run:
     length: float = 1.0
     superchains: list[int] = field(default_factory=list)
     way: str = "loop"
-    groups: int = 1
     surrogate: Surrogate | None = None
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -138,7 +136,6 @@ class Run:
             "length": self.length,
             "superchains": self.superchains,
             "way": self.way,
-            "groups": self.groups,
         }
 
     @classmethod
@@ -168,7 +165,6 @@ class Run:
             notes["length"],
             list(notes["superchains"]),
             notes["way"],
-            notes["groups"],
             Surrogate.from_arrays(expansion) if (expansion := part("surrogate.")) else None,
         )
 
@@ -219,10 +215,12 @@ def _next_step(run: Run, sampler: SamplerSection, marks: list[int]) -> float:
     if sampler.kernel == PAPER:
         return sampler.step_sizes[place + 1]
     step = pool_steps(torch.cat([final_step(chain.dual) for chain in run.chains]))
-    # what the surrogate's step is tuned on is not what is recorded
-    if place == 0 or sampler.kernel == SURROGATE:
+    if place == 0:
         return step
-    trial = run.warmup["acceptance"][:, marks[place - 1] - marks[place] :]
+    trial = run.warmup["tuned"][:, marks[place - 1] - marks[place] :]
+    trial = trial[~np.isnan(trial)]
+    if not trial.size:
+        return step
     kernel = FIT_KERNELS[sampler.kernel]
     aim = kernel.target_acceptance if sampler.target_acceptance is None else sampler.target_acceptance
     return correct_step(step, float(trial.mean()), aim, kernel.order)
@@ -252,7 +250,8 @@ def _segment(
     if run.way in TOGETHER:
         (brought,) = workers.map(approach_together_in_chart if approaching else together_in_chart, [(run.chart, segments)])
     elif surrogate is not None:
-        shares = np.array_split(np.arange(len(segments)), min(run.groups, len(segments)))
+        # the same whatever the number of processes, on which no draw may depend
+        shares = np.array_split(np.arange(len(segments)), max(2, math.ceil(len(segments) / TOGETHER_AT_MOST)))
         found = workers.map(together_in_chart, [(run.chart, [segments[c] for c in share], False) for share in shares])
         brought = [drawn for share in found for drawn in share]
     else:
@@ -279,7 +278,7 @@ def _end_stage(run: Run, workers: Workers, sampler: SamplerSection, marks: list[
         step = _next_step(run, sampler, marks)
     else:
         step = pool_steps(torch.cat([final_step(chain.dual) for chain in run.chains]))
-    note = f"step {step:.3f}" + (_believed(run) if sampler.kernel == SURROGATE and run.stage else "")
+    note = f"step {step:.3f}" + (_believed(run) if sampler.kernel == SURROGATE and (run.stage or last) else "")
     if not last:
         note += _paper_metric(run, workers, sampler) if sampler.kernel == PAPER else _pooled_metric(run, workers, sampler)
         if sampler.kernel == SURROGATE:
@@ -293,7 +292,12 @@ def _end_stage(run: Run, workers: Workers, sampler: SamplerSection, marks: list[
 
 def _believed(run: Run) -> str:
     """How often the likelihood agreed with its expansion of late, and what to do where it hardly did."""
-    accepted = float(run.warmup["acceptance"][:, -BELIEVED_OVER:].mean())
+    steps = min(BELIEVED_OVER, run.steps_done if run.stage else 2 * (run.steps_done // 5))
+    acceptance, tuned = (run.warmup[name][:, -max(steps, 1) :] for name in ("acceptance", "tuned"))
+    followed = acceptance[~np.isnan(tuned)]
+    if not followed.size:
+        return ""
+    accepted = float(followed.mean())
     advice = "" if accepted > LEAST_BELIEVED else f' (below {LEAST_BELIEVED:g}: kernel = "hmc" needs no expansion)'
     return f", {100 * accepted:.0f} % of the expansion's proposals accepted{advice}"
 

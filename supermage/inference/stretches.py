@@ -61,7 +61,9 @@ class _Inverse(torch.autograd.Function):
 
     @staticmethod
     def forward(t: Tensor, curve: Stretched) -> Tensor:
-        return torch.as_tensor(curve.solve(t.detach().numpy()))
+        # what is not finite stays so: the density says no to it
+        with np.errstate(all="ignore"):
+            return torch.as_tensor(curve.solve(t.detach().numpy()))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Stretched], output: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""A likelihood that costs next to nothing: the true one to second order in what the data see, for proposals that the true one judges.
+"""A likelihood that needs no visibilities: the true one to second order in what the data see, for proposals that the true one judges.
 
 What the data see of a rotating disc are its rotation at each radius and where it lies; of the seven parameters behind the rotation they
 leave most combinations open, along valleys that are long and bent in the parameters. In the speeds themselves the model is so nearly linear
@@ -62,6 +62,11 @@ class Surrogate:
         away = away - 360.0 * torch.where(self.circular, torch.round(away.detach() / 360.0), 0.0)
         return self.value + away @ self.slope - 0.5 * ((away @ self.curvature) * away).sum(-1)
 
+    @property
+    def finite(self) -> bool:
+        """Whether every number is."""
+        return all(bool(torch.isfinite(part).all()) for part in (self.centre, self.value, self.slope, self.curvature))
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """For a checkpoint."""
         return {name: tensor.numpy() for name, tensor in vars(self).items()}
@@ -78,9 +83,19 @@ def beside_rotation(fit: GalaxyFit) -> tuple[str, ...]:
     return tuple(name for name in fit.names if name not in by_speed)
 
 
+def _is_factor(fit: GalaxyFit, name: str) -> bool:
+    """Whether a feature is the parameter's logarithm: fluxes and their scales multiply one another."""
+    return (name == "Flux" or name.startswith("flux_scale_")) and any(p.name == name and p.lower > 0 for p in fit.priors.free)
+
+
 def features(fit: GalaxyFit, theta: Mapping[str, Tensor]) -> Float[Tensor, "feature"]:
-    """What the data see of the parameters: those of `beside_rotation`, and the projected speeds, km/s, at the model's knots."""
-    seen = torch.stack([theta[name] for name in beside_rotation(fit)]) if beside_rotation(fit) else torch.zeros(0, dtype=torch.float64)
+    """What the data see of the parameters: those of `beside_rotation`, and the projected speeds, km/s, at the model's knots.
+
+    Of the flux and of blocks' flux scales, which multiply one another, the logarithms.
+    """
+    beside = beside_rotation(fit)
+    parts = [torch.log(theta[name]) if _is_factor(fit, name) else theta[name] for name in beside]
+    seen = torch.stack(parts) if parts else torch.zeros(0, dtype=torch.float64)
     speed = getattr(fit.galaxy_model, "projected_speed", None)
     return seen if speed is None else torch.cat([seen, speed(theta)])
 
@@ -94,7 +109,8 @@ def expand(fit: GalaxyFit, theta: Mapping[str, Tensor]) -> Surrogate:
     centre = features(fit, theta).detach()
 
     def residual(point: Tensor) -> Tensor:
-        here = {**theta, **dict(zip(names, point[: len(names)].unbind(), strict=True))}
+        beside = dict(zip(names, point[: len(names)].unbind(), strict=True))
+        here = {**theta, **{name: torch.exp(value) if _is_factor(fit, name) else value for name, value in beside.items()}}
         return fit.noise.residual(_visibilities(fit, here, point[len(names) :]))
 
     def along(direction: Tensor) -> Tensor:

@@ -143,8 +143,18 @@ def believing(target: langevin.Target, state: State, factor: Tensor, size: Tenso
 
 
 @pytest.mark.parametrize("metric", sorted(METRICS))
-def test_a_trajectory_of_another_density_leaves_the_posterior_as_it_is(metric: str) -> None:
-    assert p_values(following, 0.4, metric=metric).min() > FALSE_ALARM / 5.0
+def test_a_trajectory_of_another_density_leaves_the_posterior_as_it_is(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mixed with those of the true one, both of which must have been taken."""
+    monkeypatch.setattr(langevin, "OWN_SHARE", 0.5)
+    taken: set[bool] = set()
+
+    def mixed(target: langevin.Target, state: State, factor: Tensor, size: Tensor, draw: Draw, length: float) -> tuple[State, Info]:
+        state, info = following(target, state, factor, size, draw, length)
+        taken.add(info.tuned is not None and bool(torch.isnan(info.tuned).all()))
+        return state, info
+
+    assert p_values(mixed, 0.4, metric=metric).min() > FALSE_ALARM / 5.0
+    assert taken == {True, False}
 
 
 def test_a_trajectory_that_is_not_judged_by_the_posterior_is_found() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from supermage.inference.stretches import Widening
+from supermage.inference.stretches import Stretch, Widening
 
 
 def real(x: float) -> torch.Tensor:
@@ -38,3 +38,20 @@ def test_ends_of_a_widening() -> None:
     assert float(down.slope(real(9.0))) == pytest.approx(1.0) and float(down.slope(real(-9.0))) == pytest.approx(5.0)
     assert float(up.slope(real(9.0))) == pytest.approx(5.0) and float(up.slope(real(-9.0))) == pytest.approx(1.0)
     assert float(down.slope(real(0.5))) == float(up.slope(real(0.5))) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("curve", [Widening(4.0, -3.0, 0.5), Stretch(1.3, -0.4)])
+def test_an_inverse_is_differentiated_every_way(curve: Widening | Stretch) -> None:
+    """Reverse, forward, batched and twice, against differences."""
+    t = torch.linspace(-2.0, 3.0, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(curve.inverse, t, check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(curve.inverse, t)
+    single = torch.stack([torch.func.grad(curve.inverse)(x) for x in t.detach()])
+    assert torch.allclose(torch.func.vmap(torch.func.grad(curve.inverse))(t.detach()), single, rtol=1e-12)
+    tangents = torch.func.vmap(lambda x: torch.func.jvp(curve.inverse, (x,), (torch.ones_like(x),))[1])(t.detach())
+    assert torch.allclose(tangents, single, rtol=1e-12)
+
+
+def test_what_is_no_number_has_no_inverse_and_makes_no_noise() -> None:
+    far = torch.tensor([torch.nan, torch.inf, 1e200], dtype=torch.float64)
+    assert not bool(torch.isfinite(Widening(4.0, 3.0, 0.5).inverse(far)[:2]).any())
