@@ -13,8 +13,8 @@ The effective draws are the smallest over the parameters, bulk and tail apart; `
 ``per_second`` the time of the whole run. NUTS learns a dense mass matrix. In ``demo`` it runs one chain in the coordinates that warm-up
 chose for the others, whitened by their metric (``nuts``) or not (``nuts-own-metric``), and only its own time counts;
 ``per_second_of_draws`` is there for all: of the time after warm-up.
-Of ``surrogate-hmc`` it is also said what its expansion leaves unexplained: of the log likelihood at the draws less that of the expansion, raised
-to a power, the rms about the mean, the largest excess, and the chance that a proposal from one draw to another would be accepted.
+Of ``surrogate-hmc`` it is also said what its expansion leaves unexplained: of the log likelihood at the draws less a power of the
+expanded one's, the rms about the mean, the largest excess, and the chance that a proposal from one draw to another would be accepted.
 With ``--points`` the Fisher matrix is evaluated at so many draws and whitened by each candidate metric: the largest eigenvalue (median,
 90 %, maximum) is the square of what the step size loses.
 """
