@@ -268,7 +268,7 @@ def prior(name: str, lower: float, upper: float) -> Table:
 
 @pytest.mark.parametrize(("changes", "line"), [
     ({"sampler": {"kernel": "persistent-mla"}},
-     "fit.sampler.kernel must be one of mala, hmc, persistent-mala, barker, mala-paper, "
+     "fit.sampler.kernel must be one of mala, hmc, persistent-mala, barker, mala-paper, surrogate-hmc, "
      "got 'persistent-mla'; did you mean 'persistent-mala'?"),
     ({"model": {"emulator": "nuker-mgee"}}, "a model must be one of nuker-mge, ..., got 'nuker-mgee'; did you mean 'nuker-mge'?"),
     ({"model": {"likelihood": "student"}}, "...input should be 'moderated_t', 'student_t', 'gaussian' or 'paper', got 'student'; "
