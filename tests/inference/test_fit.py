@@ -363,7 +363,7 @@ def test_wrong_input_is_one_line_and_costs_nothing(tmp_path: Path, monkeypatch: 
     for recipe, expected, message in (
         (toy_recipe(tmp_path, start={"Flux": 51.0}), RecipeError, r"inside the prior of 'Flux', \[1, 50\], got 51"),
         (toy_recipe(tmp_path, start={"qintr": 0.7}), RecipeError, "cannot move the fixed parameter 'qintr' from 0.6, got 0.7"),
-        (toy_recipe(tmp_path, kernel="nuts"), RecipeError, "fit.sampler.kernel must be one of mala, .*, mala-paper, surrogate-hmc, got 'nuts'"),
+        (toy_recipe(tmp_path, kernel="nuts"), RecipeError, "fit.sampler.kernel must be one of mala, .*, surrogate-hmc, got 'nuts'"),
         (toy_recipe(tmp_path, burn_in="baker"), RecipeError, "burn_in must be one of .*, got 'baker'; did you mean 'barker'"),
         (Recipe(folder=tmp_path), RecipeError, r"needs the sections \[galaxy\] and \[fit\]"),
     ):
