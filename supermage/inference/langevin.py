@@ -249,8 +249,12 @@ def surrogate_kernel(
     if float(draw.signs[0, -1]) < OWN_SHARE:
         state, info = hmc(target, state, factor, jittered, draw, n_steps=OWN_LEAPFROG)
         return state, info._replace(tuned=torch.full_like(info.acceptance, torch.nan))
-    return surrogate_hmc(target, approximate, state, factor, jittered, draw, n_steps=_leapfrog_steps(step_size, draw, length))
+    n_steps = min(_leapfrog_steps(step_size, draw, length), FOLLOWED)
+    return surrogate_hmc(target, approximate, state, factor, jittered, draw, n_steps=n_steps)
 
+
+FOLLOWED = 32
+"""Most leapfrog steps that follow an approximation: the judgement at the end, not the length, bounds how far chains forget."""
 
 OWN_SHARE, OWN_LEAPFROG = 0.1, 8
 """Share of `surrogate_kernel`'s trajectories that follow the true density, and their leapfrog steps."""
