@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from supermage.errors import DomainError
+from supermage.inference.langevin import only_finite
 
 LogDensity = Callable[[Tensor], Tensor]
 
@@ -68,11 +69,7 @@ class BatchTarget:
         """Log density and gradient; minus infinity and zero where either is not finite, or the density raises."""
         if not self._probed:
             self._probe(position)
-        value, gradient = self._evaluate(position)
-        fine = torch.isfinite(value) & torch.isfinite(gradient).all(dim=-1)
-        return torch.where(fine, value, torch.full_like(value, -torch.inf)), torch.where(
-            fine[:, None], gradient, torch.zeros_like(gradient)
-        )
+        return only_finite(*self._evaluate(position))
 
     def curvature(self, position: Float[Tensor, "chain param"]) -> Tensor | None:
         """Mean over the chains of minus the Hessian, with its eigenvalues made positive (their absolute values); None where there is none.

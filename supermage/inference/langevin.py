@@ -55,6 +55,13 @@ def init(target: Target, position: Chains) -> State:
     return State(position, log_density, gradient, torch.zeros_like(position))
 
 
+def only_finite(log_density: PerChain, gradient: Chains) -> tuple[PerChain, Chains]:
+    """Minus infinity and zero for chains where log density or gradient is not finite."""
+    fine = torch.isfinite(log_density) & torch.isfinite(gradient).all(dim=-1)
+    nowhere = torch.full_like(log_density, -torch.inf)
+    return torch.where(fine, log_density, nowhere), torch.where(fine[:, None], gradient, torch.zeros_like(gradient))
+
+
 def select(accepted: Bool[Tensor, "chain"], new: State, old: State) -> State:
     """The new state where accepted, the old one elsewhere."""
     column = accepted[:, None]

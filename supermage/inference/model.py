@@ -19,6 +19,7 @@ from supermage.data_reduction.gridded import GriddedVisibilities
 from supermage.errors import DomainError, RecipeError
 from supermage.forward.mass_model import SharedCurve
 from supermage.inference.coordinates import Coordinates, Pivots
+from supermage.inference.langevin import only_finite
 from supermage.inference.likelihood import ObservedVisibilities, VisibilityNoise
 from supermage.inference.mass_prior import StellarMassPrior, build_mass_prior
 from supermage.inference.metric import gauss_newton, jacobian
@@ -290,9 +291,7 @@ class PosteriorTarget:
         vector = torch.stack([theta[name] for name in self.coordinates.names], dim=-1)
         self._last_of_chains = (leaf.detach(), vector.detach(), log_jacobian.detach())
         (gradient,) = torch.autograd.grad(value.sum(), leaf)
-        fine = torch.isfinite(value) & torch.isfinite(gradient).all(dim=-1)
-        nothing = torch.full_like(value, -torch.inf)
-        return torch.where(fine, value, nothing).detach(), torch.where(fine[:, None], gradient, torch.zeros_like(gradient))
+        return only_finite(value.detach(), gradient)
 
     def _theta_and_prior(self, z: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor, dict[str, Tensor]]:
         with self.fit.one_curve() as shared:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from supermage.forward.rotation import ROTATION_ONLY
 from supermage.inference.coordinates import Coordinates
+from supermage.inference.langevin import only_finite
 from supermage.inference.model import GalaxyFit
 
 Features = Float[Tensor, "*chain feature"]
@@ -163,9 +164,7 @@ class SurrogateTarget:
         likelihood = self._surrogate.value + self._temper * (self._surrogate(seen) - self._surrogate.value)
         value = likelihood + prior + self._fit.log_mass_prior(theta)
         (gradient,) = torch.autograd.grad(value.sum(), leaf)
-        fine = torch.isfinite(value) & torch.isfinite(gradient).all(dim=-1)
-        nothing = torch.full_like(value, -torch.inf)
-        return torch.where(fine, value, nothing).detach(), torch.where(fine[:, None], gradient, torch.zeros_like(gradient))
+        return only_finite(value.detach(), gradient)
 
     def _one(self, z: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         with self._fit.one_curve():
