@@ -13,7 +13,7 @@ from pathlib import Path
 # A module may import its own layer and those before it. The longest matching prefix decides the layer of a module.
 LAYERS = {
     "supermage.constants": 0, "supermage.shapes": 0, "supermage.errors": 0, "supermage.physical": 0,
-    "supermage.recipe": 1, "supermage.recipe_sections": 1, "supermage.progress": 1,
+    "supermage.recipe": 1, "supermage.recipe_sections": 1, "supermage.recipe_fit": 1, "supermage.progress": 1,
     "supermage.data_reduction.grid": 2,
     "supermage.forward": 3,
     "supermage.models": 4,

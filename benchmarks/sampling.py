@@ -50,7 +50,7 @@ from supermage.inference.sampling import sample
 from supermage.inference.surrogate import TEMPER, features
 from supermage.progress import make_progress
 from supermage.recipe import Recipe, load_recipe
-from supermage.recipe_sections import SamplerSection
+from supermage.recipe_fit import SamplerSection
 
 DEMO = Path(__file__).parents[1] / "inference/mock-ngc4697/recipe.toml"
 DIMENSION, CHAINS = 15, 4

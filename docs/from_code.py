@@ -19,7 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from supermage import cli, recipe_sections
+from supermage import cli, recipe
 from supermage.inference.parameters import GAS_MASS, ML_GRADIENT, NFW_HALO, TABLE_1
 
 
@@ -49,7 +49,7 @@ class RecipeKeys(Table):
 
     def rows(self) -> list[tuple[str, ...]]:
         """One row a key."""
-        model: type[BaseModel] = getattr(recipe_sections, self.arguments[0])
+        model: type[BaseModel] = getattr(recipe, self.arguments[0])
         rows = [("key", "kind", "default", "what it is")]
         for name, field in model.model_fields.items():
             cells = (f"`{name}`", kind(field.annotation, field.metadata), default(field), field.description or "")
@@ -84,7 +84,7 @@ class CommandHelp(SphinxDirective):
 
 
 WORDS = {float: "number", int: "whole number", str: "text", bool: "true or false"}
-TABLES = {float: "numbers by parameter", recipe_sections.Prior: "tables by parameter"}
+TABLES = {float: "numbers by parameter", recipe.Prior: "tables by parameter"}
 
 
 def kind(annotation: Any, constraints: Iterable[Any] = ()) -> str:
@@ -147,7 +147,7 @@ def default(field: Any) -> str:
 
 PACKAGES = {"common": "The common ground", "data_reduction": "supermage.data_reduction", "forward": "supermage.forward",
             "models": "supermage.models", "inference": "supermage.inference", "plots": "supermage.plots", "report": "supermage.report"}
-COMMON = ("constants", "errors", "physical", "shapes", "recipe", "recipe_sections", "progress", "cli")
+COMMON = ("constants", "errors", "physical", "shapes", "recipe", "recipe_sections", "recipe_fit", "progress", "cli")
 
 
 def write_reference(app: Sphinx, _: object) -> None:

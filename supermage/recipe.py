@@ -17,20 +17,20 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, model_validator
 
 from supermage.errors import RecipeError, nearest_name
-from supermage.recipe_sections import BLOCK_PARAMETER as BLOCK_PARAMETER
+from supermage.recipe_fit import BLOCK_PARAMETER as BLOCK_PARAMETER
+from supermage.recipe_fit import FitSection as FitSection
+from supermage.recipe_fit import MassPriorSection as MassPriorSection
+from supermage.recipe_fit import ModelSection as ModelSection
+from supermage.recipe_fit import Prior as Prior
+from supermage.recipe_fit import SamplerSection as SamplerSection
 from supermage.recipe_sections import OPTIONAL_NAMES as OPTIONAL_NAMES
 from supermage.recipe_sections import PARAMETER_NAMES as PARAMETER_NAMES
 from supermage.recipe_sections import Antennas as Antennas
 from supermage.recipe_sections import CalibrateSection as CalibrateSection
 from supermage.recipe_sections import CalibrateStep as CalibrateStep
-from supermage.recipe_sections import FitSection as FitSection
 from supermage.recipe_sections import GalaxySection as GalaxySection
 from supermage.recipe_sections import GridSection as GridSection
-from supermage.recipe_sections import MassPriorSection as MassPriorSection
-from supermage.recipe_sections import ModelSection as ModelSection
-from supermage.recipe_sections import Prior as Prior
 from supermage.recipe_sections import ReduceSection as ReduceSection
-from supermage.recipe_sections import SamplerSection as SamplerSection
 from supermage.recipe_sections import Section as Section
 from supermage.recipe_sections import SimulateSection as SimulateSection
 from supermage.recipe_sections import TrainSection as TrainSection
@@ -52,12 +52,18 @@ class Recipe(Section):
         prior = None if self.fit is None else self.fit.mass_prior
         if self.fit is None or prior is None:
             return self
-        numbers, estimator = {"mean", "width"}, {"catalogue"}
-        needed, foreign = (estimator, numbers) if prior.model else (numbers | {"radius"}, estimator | {"galaxy_id", "columns", "units"})
         given = {name for name in prior.model_fields_set if getattr(prior, name) not in (None, {})}
+        numbers, of_table = {"mean", "width"}, {"catalogue", "columns", "units"}
+        if not prior.model:
+            needed, foreign = numbers | {"radius"}, of_table | {"maps", "galaxy_id", "projection"}
+        elif "maps" in given:
+            needed, foreign = {"maps"}, numbers | of_table
+        else:
+            needed, foreign = {"catalogue"}, numbers | {"projection"}
         kind = f"by the model '{prior.model}'" if prior.model else "without a model"
         if needed - given:
-            raise ValueError(f"fit.mass_prior {kind} needs {' and '.join(sorted(needed - given))}, got none")
+            what = " and ".join(sorted(needed - given)) + (" (a network maps)" if prior.model else "")
+            raise ValueError(f"fit.mass_prior {kind} needs {what}, got none")
         if foreign & given:
             raise ValueError(f"fit.mass_prior {kind} must leave out {' and '.join(sorted(foreign & given))}, got both")
         held = self.fit.priors.get("intensity_rb")

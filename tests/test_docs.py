@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from supermage import recipe_sections
+from supermage import recipe
 
 pytest.importorskip("sphinx")
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTIONS = [value for value in vars(recipe_sections).values()
-            if isinstance(value, type) and issubclass(value, recipe_sections.Section) and value is not recipe_sections.Section]
+SECTIONS = [value for value in vars(recipe).values()
+            if isinstance(value, type) and issubclass(value, recipe.Section) and value not in (recipe.Section, recipe.Recipe)]
 FIELDS = [pytest.param(field, id=f"{section.__name__}.{name}") for section in SECTIONS for name, field in section.model_fields.items()]
 
 

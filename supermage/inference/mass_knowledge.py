@@ -1,10 +1,10 @@
-"""What a recipe's ``[fit.mass_prior]`` says of the stars' mass: numbers, or an estimator's word on a galaxy of a catalogue."""
+"""What a recipe's ``[fit.mass_prior]`` says of the stars' mass: numbers, or an estimator's word on a galaxy of a catalogue or of maps."""
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,8 +21,9 @@ TARGET = "log_mstar"
 INSIDE = 1.0
 """Score of a galaxy above which it is unlike those that the estimator was trained on."""
 
-APERTURES = {"1rhsm": (1.0, "r_hsm"), "2rhsm": (2.0, "r_hsm")}
-"""Radius of an estimator's sphere: how many times which column of the catalogue, kpc."""
+RADIUS = "r_hsm"
+APERTURES = {"1rhsm": (1.0, RADIUS), "2rhsm": (2.0, RADIUS)}
+"""Radius of an estimator's sphere: how many times which column of catalogue or maps, kpc."""
 
 NUMBERS = "numbers of the recipe"
 
@@ -90,15 +91,19 @@ def read_mass_knowledge(recipe: Recipe, section: MassPriorSection) -> MassKnowle
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
-    """What the draws of a fit depend on, for its fingerprint: numbers, estimator, the catalogue's content; not where files lie."""
+    """What the draws of a fit depend on, for its fingerprint: numbers, estimator, the content of catalogue or maps; not where files lie."""
     section = None if recipe.fit is None else recipe.fit.mass_prior
     if section is None:
         return {}
-    found = section.model_dump(mode="json", exclude={"catalogue", "seen_data"})
-    if section.model is not None and section.catalogue is not None:
+    found = section.model_dump(mode="json", exclude={"catalogue", "maps", "projection", "seen_data"})
+    if section.model is not None:
         from supermage.models.registry import describe
 
-        found |= {"model": describe(section.model), "catalogue": _checksum(recipe.path(section.catalogue))}
+        found["model"] = describe(section.model)
+    if section.catalogue is not None:
+        found["catalogue"] = _checksum(recipe.path(section.catalogue))
+    if section.maps is not None:
+        found |= {"projection": section.projection, "maps": _checksum_of_maps(recipe.path(section.maps), section)}
     return {"mass_prior": found}
 
 
@@ -109,21 +114,68 @@ def _checksum(path: Path) -> str:
         raise DataError(f"fit.mass_prior.catalogue must be a readable table, got {path} ({error.strerror})") from None
 
 
+def _checksum_of_maps(path: Path, section: MassPriorSection) -> str:
+    """Of the galaxy's own maps and radius: what else the store holds does not matter."""
+    from supermage.models.map_store import MapStore
+
+    with MapStore(path) as store:
+        row = _row_of_store(store, section, path)
+        radius = store.column(RADIUS)[row] if RADIUS in store.columns else np.empty(0)
+        arrays = [*(maps for _, maps in sorted(store.read(row, sorted(store.pixels)).items())), radius]
+    return hashlib.sha256(b"".join(np.ascontiguousarray(values).tobytes() for values in arrays)).hexdigest()
+
+
 def _predicted(recipe: Recipe, section: MassPriorSection, name: str) -> MassKnowledge:
-    from supermage.models.catalogue import read_catalogue
     from supermage.models.registry import load_model
 
-    if section.catalogue is None:
-        raise RecipeError(f"fit.mass_prior by the model '{name}' needs catalogue, got none")
     estimator = load_model(name)
-    if not hasattr(estimator, "reasons"):
-        what = "a model of maps" if hasattr(estimator, "estimate") else "which predicts none"
-        raise RecipeError(f"fit.mass_prior.model must be an estimator of galaxy masses from catalogues, got '{name}', {what}")
-    path, galaxy = recipe.path(section.catalogue), section.galaxy_id
-    row = _row(read_catalogue(path, columns=section.columns or None, units=section.units or None), galaxy, path)
+    of_maps = hasattr(estimator, "estimate")
+    if not of_maps and not hasattr(estimator, "reasons"):
+        raise RecipeError(f"fit.mass_prior.model must be an estimator of galaxy masses, got '{name}', which predicts none")
+    kind, key, other = ("maps", "maps", "catalogue") if of_maps else ("catalogues", "catalogue", "maps")
+    if getattr(section, key) is None:
+        got = "none" if getattr(section, other) is None else other
+        raise RecipeError(f"fit.mass_prior by the model '{name}', one of {kind}, needs {key}, got {got}")
+    if of_maps:
+        return _by_network(recipe.path(str(section.maps)), section, estimator, name)
+    return _by_columns(recipe.path(str(section.catalogue)), section, estimator, name)
+
+
+def _by_columns(path: Path, section: MassPriorSection, estimator: Any, name: str) -> MassKnowledge:
+    """The word of an estimator that reads a catalogue."""
+    from supermage.models.catalogue import read_catalogue
+
+    row = _row(read_catalogue(path, columns=section.columns or None, units=section.units or None), section.galaxy_id, path)
     row, radius, aperture = _sphere(section, row, str(estimator.aperture), path)
-    who = f"{'the only row' if galaxy is None else f'galaxy {galaxy}'} of {path.name}"
-    (why,) = estimator.reasons(row)
+    who = f"{'the only row' if section.galaxy_id is None else f'galaxy {section.galaxy_id}'} of {path.name}"
+    return _knowledge(section, estimator, name, row, estimator.reasons(row), who, radius, aperture)
+
+
+def _by_network(path: Path, section: MassPriorSection, network: Any, name: str) -> MassKnowledge:
+    """The word of a network that looks at maps: that of the density on its predictions."""
+    from supermage.models.cnn_prior import inputs_of_density
+    from supermage.models.map_store import MapStore
+
+    if network.density is None:
+        raise ModelFileError(f"fit.mass_prior needs a network with a density, got '{name}' without: [train.options.prior] trains one")
+    with MapStore(path) as store:
+        place = _row_of_store(store, section, path)
+        row = inputs_of_density(network, store, place)
+        if RADIUS in store.columns:
+            row[RADIUS] = store.column(RADIUS)[place]
+        invented = [what for what, mock in (("the maps", store.mock), ("what the network learnt from", network.mock)) if mock]
+    row, radius, aperture = _sphere(section, row, str(network.density.aperture), path)
+    side = f"{'' if section.projection is None else f', projection {section.projection}'}"
+    who = f"{'the only galaxy' if section.galaxy_id is None else f'galaxy {section.galaxy_id}'}{side} of {path.name}"
+    found = _knowledge(section, network.density, name, row, row.meta["reasons"], who, radius, aperture)
+    return replace(found, source=f"{found.source}; {' and '.join(invented)}: generated galaxies") if invented else found
+
+
+def _knowledge(
+    section: MassPriorSection, estimator: Any, name: str, row: Any, reasons: list[str], who: str, radius: float, aperture: str
+) -> MassKnowledge:
+    """An estimator's density for a table of one row."""
+    (why,) = reasons
     if why:
         raise DataError(f"fit.mass_prior.model must be able to predict {who}, got nothing: {why}")
     with warnings.catch_warnings():
@@ -132,6 +184,20 @@ def _predicted(recipe: Recipe, section: MassPriorSection, name: str) -> MassKnow
         prior = estimator.predict(row)[0]
     unlike = not float(prior.out_of_distribution) <= INSIDE
     return MassKnowledge(prior.marginal(TARGET), radius, aperture, f"{prior.source}, {who}", name, section.seen_data, unlike)
+
+
+def _row_of_store(store: Any, section: MassPriorSection, path: Path) -> Any:
+    """The galaxy's row among a store's, shape (1,)."""
+    chosen = np.arange(store.n_rows)
+    for key in ("galaxy_id", "projection"):
+        wanted, values = getattr(section, key), store.column(key)[chosen]
+        if wanted is not None:
+            chosen = chosen[np.asarray([str(value) == str(wanted) for value in values])]
+        elif len(set(values.tolist())) > 1:
+            raise DataError(f"fit.mass_prior needs {key} where the maps have several, got {len(set(values.tolist()))} in {path}")
+    if len(chosen) != 1:
+        raise DataError(f"fit.mass_prior.galaxy_id and projection must name one row of the maps, got {len(chosen)} rows in {path}")
+    return chosen
 
 
 def _row(table: Any, galaxy: int | str | None, path: Path) -> Any:

@@ -79,18 +79,21 @@ def catalogue_of_store(cnn: CNN, store: MapStore, inputs: Inputs, rows: Rows) ->
 
 
 def pieces_of_store(cnn: CNN, store: MapStore) -> Iterator[Table]:
-    """A store's rows as tables of :func:`catalogue_of` with their identities; ``meta["reasons"]`` says which cannot be predicted."""
+    """A store's rows as tables of :func:`inputs_of_density`."""
+    for first in range(0, store.n_rows, CHUNK):
+        yield inputs_of_density(cnn, store, np.arange(first, min(first + CHUNK, store.n_rows)))
+
+
+def inputs_of_density(cnn: CNN, store: MapStore, rows: Rows) -> Table:
+    """Some rows of a store as :func:`catalogue_of` has them, with their identities; ``meta["reasons"]`` says which cannot be predicted."""
     images = [item for name, item in cnn.scaling.items() if MAPS[name].is_image]
     inputs = Inputs(cnn.inputs, images[0].pixels if images else 0, images[0].stretch if images else "linear")
-    identity = {name: store.column(name) for name in IDENTITY}
-    for first in range(0, store.n_rows, CHUNK):
-        rows = np.arange(first, min(first + CHUNK, store.n_rows))
-        maps = inputs.read(store, rows) if images else store.read(rows, cnn.inputs)
-        table = catalogue_of(cnn, maps)
-        for place, (name, column) in enumerate(identity.items()):
-            table.add_column(Column(column[rows], description=IDENTITY[name].description), name=name, index=place)
-        table.meta["reasons"] = unusable(maps, cnn.inputs)
-        yield table
+    maps = inputs.read(store, rows) if images else store.read(rows, cnn.inputs)
+    table = catalogue_of(cnn, maps)
+    for place, (name, column) in enumerate(IDENTITY.items()):
+        table.add_column(Column(store.column(name)[rows], description=column.description), name=name, index=place)
+    table.meta["reasons"] = unusable(maps, cnn.inputs)
+    return table
 
 
 def train_prior(

@@ -135,7 +135,7 @@ class Rows:
         image_pixels, map_pixels, half_mass_radius
             As of :func:`supermage.models.maps.make_maps`.
         columns
-            Further columns by canonical name, the same in all three rows.
+            Further columns by canonical name, the same in all three rows; ``r_hsm``, the radius that the maps reach three times, is added.
 
         Raises
         ------
@@ -143,16 +143,18 @@ class Rows:
             As :func:`supermage.models.maps.make_maps` and :func:`supermage.models.targets_of_particles.targets_of_particles`.
         """
         from supermage.models.dust import observed_luminosities
+        from supermage.models.features import checked_half_mass_radius
         from supermage.models.maps import three_projections
         from supermage.models.targets_of_particles import targets_of_particles
 
         maps = three_projections(particles, image_pixels=image_pixels, map_pixels=map_pixels, half_mass_radius=half_mass_radius)
         found: list[dict[str, float]] = []
+        given = {**(columns or {}), "r_hsm": checked_half_mass_radius(particles, half_mass_radius)}
         for axis in range(3):
             light = observed_luminosities(particles, axis)["r"]
             targets = targets_of_particles(particles, axis, luminosity_r=light, half_mass_radius=half_mass_radius)
             identity = {"galaxy_id": particles.galaxy_id, "group_id": particles.group_id, "projection": axis}
-            found.append({**identity, **(columns or {}), **targets})
+            found.append({**identity, **given, **targets})
         self.maps.extend(maps)
         self.columns.extend(found)
 

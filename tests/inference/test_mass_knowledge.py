@@ -19,6 +19,8 @@ from supermage.inference.mass_prior import StellarMassPrior, build_mass_prior
 from supermage.inference.priors import build_priors
 from supermage.models import registry
 from supermage.models.cnn import CNN
+from supermage.models.map_store import MapStore, write_maps
+from supermage.models.mock_maps import MockMaps, make_mock_maps
 from supermage.models.registry import load_model
 from supermage.recipe import Recipe
 from tests.inference.test_mass_prior import recipe_of, toy_unit_mass
@@ -135,10 +137,10 @@ def test_what_an_estimator_cannot_serve_is_refused(tmp_path: Path, estimator: Si
     with pytest.raises(DataError, match=r"fit.mass_prior.catalogue must be a readable table"):
         identity(recipe)
     monkeypatch.setattr(registry, "load_model", lambda name: object())
-    with pytest.raises(RecipeError, match="must be an estimator of galaxy masses from catalogues, got 'tng-gbdt', which predicts none"):
+    with pytest.raises(RecipeError, match="must be an estimator of galaxy masses, got 'tng-gbdt', which predicts none"):
         read(catalogue(tmp_path))
     monkeypatch.setattr(registry, "load_model", lambda name: CNN.__new__(CNN))
-    with pytest.raises(RecipeError, match="must be an estimator of galaxy masses from catalogues, got 'tng-gbdt', a model of maps"):
+    with pytest.raises(RecipeError, match="by the model 'tng-gbdt', one of maps, needs maps, got catalogue"):
         read(catalogue(tmp_path))
     assert identity(Recipe()) == {}
 
@@ -172,3 +174,79 @@ def test_tng_gbdt_serves_as_the_prior(tmp_path: Path) -> None:
     assert math.isfinite(float(kept["mass_prior_score"].sum()))
     accepted = prior.draw(build_priors(recipe.fit), 400, np.random.default_rng(2)).accepted
     assert accepted > 0.2
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two generated galaxies from three sides."""
+    request = MockMaps(galaxies=2, seed=77, n_star=8000, n_dm=16000, n_gas=2000)
+    return make_mock_maps(tmp_path_factory.mktemp("maps") / "maps", request)
+
+
+def of_maps(folder: Path, **section: object) -> Recipe:
+    return recipe_of({"model": "mock-cnn", "maps": "maps", **section}).model_copy(update={"folder": folder})
+
+
+def knowledge(recipe: Recipe) -> MassKnowledge:
+    assert recipe.fit is not None and recipe.fit.mass_prior is not None
+    return read_mass_knowledge(recipe, recipe.fit.mass_prior)
+
+
+@pytest.mark.filterwarnings("ignore::supermage.models.out_of_distribution.OutOfDistributionWarning")
+def test_mock_cnn_serves_as_the_prior(maps: Path) -> None:
+    """Through the same `MassPrior`: the density that `predict` gives for the row, inside that galaxy's R_hsm; labelled as generated."""
+    with MapStore(maps) as store:
+        galaxy, row = int(store.column("galaxy_id")[4]), np.array([4])
+        radius, truth = float(store.column("r_hsm")[4]), float(store.column("log_mstar")[4])
+        prior = load_model("mock-cnn").predict(store.read(row, ("r_light", "g_r", "mean_velocity", "dispersion")))
+    found = knowledge(of_maps(maps.parent, galaxy_id=galaxy, projection=1))
+    points = torch.tensor([0.025, 0.16, 0.5, 0.84, 0.975], dtype=torch.float64)
+    assert torch.allclose(found.density.icdf(points), prior.marginal("log_mstar").icdf(points[:, None])[:, 0], atol=1e-9)
+    assert found.radius == pytest.approx(radius) and found.aperture.startswith("the sphere of 1 R_hsm, ")
+    low, high = found.density.icdf(torch.tensor([1e-3, 1.0 - 1e-3], dtype=torch.float64)).tolist()
+    assert low < truth < high and high - low < 2.5
+    assert found.source.endswith(f", galaxy {galaxy}, projection 1 of maps; the maps and what the network learnt from: generated galaxies")
+    wide = of_maps(maps.parent, galaxy_id=galaxy, projection=1, radius=2.0)
+    assert knowledge(wide).radius == 2.0
+    assert wide.fit is not None
+    built = build_mass_prior(wide, load_model("nuker-mge"), build_priors(wide.fit))
+    assert built is not None and built.centre == pytest.approx(float(found.density.icdf(points[2])), abs=1e-9)
+    assert built.draw(build_priors(wide.fit), 400, np.random.default_rng(2)).accepted > 0.05
+
+
+def test_maps_that_cannot_serve_are_refused(maps: Path, tmp_path: Path) -> None:
+    with MapStore(maps) as store:
+        galaxy, kept = int(store.column("galaxy_id")[0]), np.arange(3)
+        arrays = store.read(kept, tuple(store.pixels))
+        columns = {name: store.column(name)[kept] for name in store.columns}
+    for section, message in (
+        ({}, r"needs galaxy_id where the maps have several, got 2 in "),
+        ({"galaxy_id": galaxy}, r"needs projection where the maps have several, got 3 in "),
+        ({"galaxy_id": galaxy, "projection": 5}, r"galaxy_id and projection must name one row of the maps, got 0 rows in "),
+        ({"maps": "none"}, r"maps must be a netCDF file or a folder of parts, got "),
+        ({"model": "tng-gbdt"}, r"by the model 'tng-gbdt', one of catalogues, needs catalogue, got maps"),
+    ):
+        with pytest.raises((DataError, RecipeError), match=message):
+            knowledge(of_maps(maps.parent, **section))
+    before = identity(of_maps(maps.parent, galaxy_id=galaxy, projection=1))
+    del columns["r_hsm"]
+    arrays["dispersion"][2] = np.nan
+    write_maps(tmp_path / "three.nc", arrays, columns, source="three rows", mock=True)
+    there = {"maps": "three.nc", "projection": 1}
+    with pytest.raises(DataError, match=r"needs the radius of the estimator's aperture: give radius, or r_hsm in three.nc, got neither"):
+        knowledge(of_maps(tmp_path, **there))
+    assert knowledge(of_maps(tmp_path, **there, radius=3.0)).radius == 3.0
+    with pytest.raises(DataError, match=r"must be able to predict the only galaxy, projection 2 of three.nc, got nothing: dispersion: no pixel"):
+        knowledge(of_maps(tmp_path, maps="three.nc", projection=2, radius=3.0))
+    columns["r_hsm"] = np.full(3, 4.0)
+    write_maps(tmp_path / "three.nc", arrays, columns, source="three rows", mock=True)
+    after = identity(of_maps(tmp_path, **there, galaxy_id=galaxy))
+    assert after != before and after["mass_prior"]["maps"] == identity(of_maps(tmp_path, **there))["mass_prior"]["maps"]
+
+
+def test_a_network_without_a_density_is_refused(maps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = load_model("mock-cnn")
+    network.density = None
+    monkeypatch.setattr(registry, "load_model", lambda name: network)
+    with pytest.raises(ModelFileError, match=r"needs a network with a density, got 'mock-cnn' without: \[train.options.prior\] trains one"):
+        knowledge(of_maps(maps.parent))

@@ -309,7 +309,9 @@ NUMBERS: dict[str, object] = {"mean": 10.5, "width": 0.05, "radius": 5.0}
 
 @pytest.mark.parametrize(("table", "message"), [
     ("mean = 10.5", "fit.mass_prior without a model needs radius and width, got none"),
-    ('model = "tng-gbdt"', "fit.mass_prior by the model 'tng-gbdt' needs catalogue, got none"),
+    ('model = "tng-gbdt"', "fit.mass_prior by the model 'tng-gbdt' needs catalogue (a network maps), got none"),
+    ('model = "mock-cnn"\nmaps = "a.nc"\ncolumns.a = "b"', "fit.mass_prior by the model 'mock-cnn' must leave out columns, got both"),
+    ('model = "tng-gbdt"\ncatalogue = "a.fits"\nprojection = 1', "by the model 'tng-gbdt' must leave out projection, got both"),
     ('model = "tng-gbdt"\ncatalogue = "a.fits"\nwidth = 0.1', "fit.mass_prior by the model 'tng-gbdt' must leave out width, got both"),
     ('mean = 10.5\nwidth = 0.1\nradius = 5\ngalaxy_id = 3', "fit.mass_prior without a model must leave out galaxy_id, got both"),
     ("mean = 10.5\nwidth = -0.1\nradius = 5", "fit.mass_prior.width: input should be greater than 0, got -0.1"),
