@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -194,6 +195,7 @@ def _labelled(table: Table) -> Table:
 
 def _csv_pieces(path: Path, rows: int, kinds: Kinds) -> Iterator[Table]:
     """A piece's columns have the types that are known of the file, else those that its own rows call for."""
+    beside, words = _words_beside(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         records = _records(file)
         header = next(records, "")
@@ -205,7 +207,20 @@ def _csv_pieces(path: Path, rows: int, kinds: Kinds) -> Iterator[Table]:
                     table[name] = table[name].astype(np.float64)
                 elif kind == _TEXT and got != _TEXT:
                     table[name] = _as_written(piece, place, table[name])
+            if set(beside) == set(table.colnames):  # else they are of another table
+                for name in table.colnames:
+                    table[name].unit = beside[name] or None
+                table.meta.update(words)
             yield table
+
+
+def _words_beside(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    """Units by column and provenance from the file beside a CSV file that `supermage.models.prediction_files` writes; else nothing."""
+    try:
+        found = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))
+        return {name: str(column["unit"]) for name, column in found["columns"].items()}, dict(found["provenance"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}, {}
 
 
 def _as_written(piece: list[str], place: int, column: Any) -> MaskedColumn:

@@ -278,3 +278,16 @@ def test_no_scheduler_answers(tmp_path: Path, folder: Path, monkeypatch: pytest.
     catalogue(tmp_path / "in.ecsv")
     with pytest.raises(DataError, match="a Dask scheduler must answer at nonsense://x"):
         predict_catalogue(tmp_path / "in.ecsv", folder, tmp_path / "out.ecsv", dask="nonsense://x")
+
+
+def test_a_cluster_predicts_the_same(tmp_path: Path) -> None:
+    """A scheduler and two workers in processes of their own: the rows, their order and every number are those of this process."""
+    distributed = pytest.importorskip("distributed")
+    catalogue(tmp_path / "in.ecsv")
+    predict_catalogue(tmp_path / "in.ecsv", "tng-gbdt", tmp_path / "here.ecsv", rows=4)
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        done = predict_catalogue(tmp_path / "in.ecsv", "tng-gbdt", tmp_path / "there.ecsv", rows=4, dask=cluster.scheduler_address)
+    here, there = read(tmp_path / "here.ecsv"), read(tmp_path / "there.ecsv")
+    assert done.rows == 25 and here.colnames == there.colnames
+    for name in here.colnames:
+        assert str(here[name].tolist()) == str(there[name].tolist()), name

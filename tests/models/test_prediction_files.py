@@ -10,7 +10,7 @@ import pytest
 from astropy.table import MaskedColumn, Table
 
 from supermage.errors import DataError
-from supermage.models.catalogue_files import read_raw
+from supermage.models.catalogue_files import raw_chunks, read_raw
 from supermage.models.prediction_files import TableWriter
 
 
@@ -41,6 +41,10 @@ def test_pieces_make_one_table(tmp_path: Path, ending: str) -> None:
         assert beside["columns"]["value"] == {"description": "speed", "unit": "km / s"}
         assert beside["columns"]["number"] == {"description": "", "unit": ""}
         assert beside["provenance"] == {"origin": "test: of tables"}
+        again = [*raw_chunks(path, 4), read_raw(path)]
+        assert all(str(item["value"].unit) == "km / s" and item.meta == {"origin": "test: of tables"} for item in again)
+        path.write_text("number,value\n1,2.5\n")  # another table in its place
+        assert read_raw(path)["value"].unit is None and not read_raw(path).meta
     else:
         assert str(got["value"].unit) == "km / s"
         assert "test: of tables" in str(got.meta)
