@@ -190,6 +190,17 @@ def seconds(options: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any
             "last_learning_rate": learning_rate(problem.options, problem.options.epochs - 1)}  # fmt: skip
 
 
+def markdown(measured: list[dict[str, Any]]) -> str:
+    """The table for a page."""
+    lines = ["| row | section | maps | predicted | ours | paper |", "| --- | --- | --- | --- | --- | --- |"]
+    for item in measured:
+        ours = f"{item['ours']['mean']:+.3f} +- {item['ours']['sigma']:.3f}"
+        paper = "" if item["paper"]["sigma"] is None else f"{item['paper']['mean'] or 0.0:+.2f} +- {item['paper']['sigma']:.2f}"
+        what = item["prediction"] + (", early types" if item["early_types"] else "")
+        lines.append(f"| {item['row']} | {item['section']} | {' + '.join(item['inputs'])} | {what} | {ours} | {paper} |")
+    return "\n".join(lines)
+
+
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -197,6 +208,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", default=[], help="keys of rows, or all")
     parser.add_argument("--figures", type=Path, help="draw losses and predicted against true values to this folder")
     parser.add_argument("--recipes", type=Path, help="write a recipe for every row to this folder")
+    parser.add_argument("--markdown", action="store_true", help="print a table for a page instead")
     parser.add_argument("--seconds", action="store_true", help="measure speed")
     parser.add_argument("--maps", type=Path, help="file or folder of maps; generated galaxies without it")
     parser.add_argument("--work", type=Path, default=Path("products/cnn"), help="folder of maps, checkpoints and networks")
@@ -241,7 +253,7 @@ def main() -> None:
     measured = [measure(row, options, given, panels) for row in chosen]
     if options.figures:
         draw(options.figures, panels, "generated galaxies" if any(item["mock"] for item in measured) else str(options.maps))
-    print(json.dumps(measured, indent=1))
+    print(markdown(measured) if options.markdown else json.dumps(measured, indent=1))
 
 
 if __name__ == "__main__":
