@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from supermage.errors import SupermageError
 from supermage.models.cnn import CNN, load_cnn
-from supermage.models.cnn_data import Inputs, split_rows, usable_rows
-from supermage.models.cnn_table import Row, early_types, error_of, recipe_of, recipe_text, row_of, rows, summary
+from supermage.models.cnn_data import Inputs, cut_rows, split_rows, usable_rows
+from supermage.models.cnn_table import Row, check_columns, early_types, error_of, recipe_of, recipe_text, row_of, rows, summary
 from supermage.models.cnn_training import build, learning_rate, read_options, train_cnn
 from supermage.models.map_store import MapStore
 from supermage.models.mock_maps import MockMaps, make_mock_maps
@@ -122,7 +123,8 @@ def trained(recipe: Recipe) -> CNN:
 def parts_of(recipe: Recipe, store: MapStore) -> dict[str, NDArray[np.int64]]:
     """The network's own split."""
     options = read_options(recipe)
-    usable, _ = usable_rows(store, Inputs(options.inputs, options.image_pixels, options.stretch), options.targets)
+    inputs, kept = Inputs(options.inputs, options.image_pixels, options.stretch), cut_rows(store, options.cuts)[0]
+    usable, _ = usable_rows(store, inputs, options.targets, kept)
     seed = recipe.train.seed if recipe.train else 1
     return split_rows(store, usable, options.fractions, seed, leaking=options.split == "paper")[0]
 
@@ -231,7 +233,7 @@ def main() -> None:
             inputs, targets = " + ".join(row.inputs), ", ".join(row.targets)
             print(f"{row.key:20} {row.section}  {inputs:46} {targets:20} -> {row.prediction:20} {mean} {sigma}")
         return
-    # 300 pixels can be re-binned to the paper's 150 and 60 pixels; of the small images 90, 45 and 18 are the same shares.
+    # Of the small images 90, 45 and 18 pixels are the same shares as the paper's 300, 150 and 60.
     given = {"preset": options.preset, "split": options.split, "image_pixels": 300 if options.preset == "paper" else 90}
     if options.epochs:
         given["epochs"] = options.epochs
@@ -249,6 +251,12 @@ def main() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(recipe_text(recipe_of(row, options.maps, path.parent, seed=options.seed, options=given)), encoding="utf-8")
     chosen = rows() if options.rows == ["all"] else [row_of(key) for key in options.rows]
+    if chosen:
+        try:
+            with MapStore(options.maps) as store:
+                check_columns(chosen, store)
+        except SupermageError as error:
+            sys.exit(str(error))
     panels: dict[str, Panel] = {}
     measured = [measure(row, options, given, panels) for row in chosen]
     if options.figures:

@@ -96,7 +96,7 @@ def table_entry(sample: Sample, names: tuple[str, ...], target: str, *, inputs: 
     """One row of the table: scatter on test rows of each split, and, if asked for, of cross-validation over all rows."""
     true = sample.targets[target]
     options: dict[str, Any] = {"target_name": target, "source": sample.source}
-    outcomes = measure(sample.columns, names, true, sample.splits, **options)
+    outcomes = measure(sample.columns, names, true, sample.splits, group=sample.group, **options)
     gain = outcomes[0].model.gain()
     entry = {
         "inputs": inputs, "target": target, **spread_of([outcome.scatter.scatter for outcome in outcomes]),
@@ -105,7 +105,7 @@ def table_entry(sample: Sample, names: tuple[str, ...], target: str, *, inputs: 
         "gain": {name: round(share, 3) for name, share in sorted(gain.items(), key=lambda item: -item[1])[:5]},
     }  # fmt: skip
     if fold:
-        folds = measure(sample.columns, names, true, sample.folds, **options)
+        folds = measure(sample.columns, names, true, sample.folds, group=sample.group, **options)
         left_out = np.full(len(true), np.nan)
         for part in folds:
             left_out[part.test] = part.predicted
@@ -172,9 +172,9 @@ def leak(sample: Sample, galaxies: int, splits: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for target in ("log_mstar", "log_mtot", "log_fdm", "log_ml"):
         scatters = {}
-        for name, parts in (("paper", [(split[0], split[1]) for split in leaking]), ("by_group", sample.splits)):
+        for name, parts, group in (("paper", [(split[0], split[1]) for split in leaking], None), ("by_group", sample.splits, sample.group)):
             true = sample.targets[target]
-            outcomes = measure(sample.columns, PAPER_SETS["default"], true, parts, target_name=target, source=sample.source)
+            outcomes = measure(sample.columns, PAPER_SETS["default"], true, parts, group=group, target_name=target, source=sample.source)
             scatters[name] = spread_of([outcome.scatter.scatter for outcome in outcomes])
         difference = scatters["by_group"]["scatter"] - scatters["paper"]["scatter"]
         error = np.hypot(scatters["by_group"]["spread"], scatters["paper"]["spread"]) / np.sqrt(splits)

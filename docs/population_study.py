@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -40,10 +42,10 @@ def draws_of(prior: MassPrior, number: int, seed: int) -> NDArray[np.float64]:
     return prior.sample((number,)).numpy()
 
 
-def mass_function(draws: NDArray[np.float64], volume: float, rng: np.random.Generator, weight: float = 1.0) -> dict[str, list[float]]:
+def mass_function(draws: NDArray[np.float64], volume: float, rng: np.random.Generator, weight: float = 1.0) -> dict[str, list[Any]]:
     """Number density per dex of stellar mass, Mpc^-3: median and 68 % interval over draws and Poisson bootstraps.
 
-    Every galaxy counts for ``weight`` of them.
+    Every galaxy counts for ``weight`` of them. A bin that no draw has a galaxy in holds None: such draws tell no error.
     """
     counts = []
     for masses in draws[..., 0]:
@@ -51,7 +53,13 @@ def mass_function(draws: NDArray[np.float64], volume: float, rng: np.random.Gene
         counts.append(weight * np.histogram(masses, bins=EDGES, weights=times)[0] / np.diff(EDGES) / volume)
     low, middle, high = np.quantile(counts, [0.16, 0.5, 0.84], axis=0)
     centre = 0.5 * (EDGES[1:] + EDGES[:-1])
-    return {"log_mstar": centre.tolist(), "median": middle.tolist(), "lower": low.tolist(), "upper": high.tolist()}
+    seen = np.histogram(draws[..., 0], bins=EDGES)[0] > 0
+    found = {name: np.where(seen, value, None).tolist() for name, value in (("median", middle), ("lower", low), ("upper", high))}
+    return {"log_mstar": centre.tolist(), **found}
+
+
+LEAST = 3
+"""Galaxies for a line and the scatter about it."""
 
 
 def relation(draws: NDArray[np.float64], rng: np.random.Generator, pivot: float = 10.5) -> dict[str, dict[str, float]]:
@@ -59,6 +67,8 @@ def relation(draws: NDArray[np.float64], rng: np.random.Generator, pivot: float 
     found = []
     for masses in draws:
         picked = rng.integers(0, len(masses), len(masses))
+        while len(np.unique(picked)) < LEAST:  # through fewer galaxies a line has no scatter
+            picked = rng.integers(0, len(masses), len(masses))
         x, y = masses[picked, 0] - pivot, masses[picked, 1]
         slope, intercept = np.polyfit(x, y, 1)
         found.append((intercept, slope, np.std(y - intercept - slope * x)))
@@ -79,7 +89,7 @@ def study(table: Table, *, model: str, volume: float, draws: int = 200, seed: in
     Raises
     ------
     DataError
-        If there is no galaxy, or more than half of them cannot be predicted.
+        If there is no galaxy, more than half of them cannot be predicted, or fewer than 3 can.
     DomainError
         If the volume is not positive.
     """
@@ -99,6 +109,8 @@ def study(table: Table, *, model: str, volume: float, draws: int = 200, seed: in
     if 2 * missing > len(table):
         why = next(text for text in estimator.reasons(table) if text)
         raise DataError(f"a study needs predictions of half of the galaxies or more, got none for {missing} of {len(table)} ({why})")
+    if len(table) - missing < LEAST:
+        raise DataError(f"a relation needs at least {LEAST} galaxies with predictions, got {len(table) - missing}")
     rng, weight = np.random.default_rng(seed), len(table) / int(kept.sum())
     values = draws_of(prior[torch.from_numpy(kept)], draws, seed)
     note = mock_note(table)
@@ -111,9 +123,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
     """The mass function with its errors."""
     import matplotlib.pyplot as plt
 
-    function = {name: np.array(values) for name, values in found["mass_function"].items()}
+    function = {name: np.array(values, dtype=np.float64) for name, values in found["mass_function"].items()}  # None: NaN
     figure, axes = plt.subplots(figsize=(5.0, 3.6), layout="constrained")
-    seen = function["median"] > 0
+    seen = function["median"] > 0.0
     error = np.abs(np.stack([function["median"] - function["lower"], function["upper"] - function["median"]]))[:, seen]
     axes.errorbar(function["log_mstar"][seen], function["median"][seen], yerr=error, fmt="o", capsize=2)
     axes.set(yscale="log", xlabel=r"$\log_{10} M_*(<R_{\rm hsm})/{\rm M}_\odot$", ylabel=r"${\rm d}n/{\rm d}\log M_*$ (Mpc$^{-3}$)")
@@ -123,12 +135,35 @@ def draw(found: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+def check_figure(path: Path) -> None:
+    """Refuse, before any work, a figure that cannot be written.
+
+    Raises
+    ------
+    DataError
+        If its folder is missing or not writable, or its ending is of no kind that is drawn.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in kinds:
+        raise DataError(f"a figure must end in one of {', '.join(f'.{kind}' for kind in sorted(kinds))}, got '{path.name}'")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise DataError(f"a figure must go to a file in a folder that is there and can be written to, got {path}")
+
+
 def pair(word: str) -> tuple[str, str]:
     """Name and value of ``NAME=VALUE``."""
     name, _, value = word.partition("=")
     if not (name and value):
         raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got '{word}'")
     return name, value
+
+
+def fail(message: str) -> NoReturn:
+    """End with one line on standard error."""
+    print(f"population_study: {message}", file=sys.stderr)
+    raise SystemExit(1)
 
 
 def main(words: list[str] | None = None) -> None:
@@ -145,16 +180,21 @@ def main(words: list[str] | None = None) -> None:
     if (given.catalogue is None) == (given.mock is None):
         parser.error("give a catalogue, or --mock N")
     try:
+        if given.figure is not None:
+            check_figure(given.figure)
         if given.catalogue is None:
             table = draw_population(given.mock, 1)
         else:
             table = read_catalogue(given.catalogue, columns=dict(given.column), units=dict(given.unit))
         found = study(table, model=given.model, volume=given.volume)
     except SupermageError as error:
-        parser.error(str(error))
+        fail(str(error))
+    print(json.dumps(found, indent=1), flush=True)
     if given.figure is not None:
-        draw(found, given.figure)
-    print(json.dumps(found, indent=1))
+        try:
+            draw(found, given.figure)
+        except OSError as error:
+            fail(f"{given.figure}: a figure must have room on the disk, got: {error.strerror or error}")
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ def train(recipe: RecipeArgument) -> None:
     from supermage.recipe import load_recipe
     checked = load_recipe(recipe, needs=("train",))
     if checked.train is not None:
-        for written in ("products/checkpoint.safetensors", f"{checked.train.output}/weights.safetensors"):
+        for written in ("products/checkpoint.safetensors", f"{checked.train.output}/model.json"):
             checked.output(written)
     from supermage.models.training import train as run
     artefact = run(checked, progress=make_progress())
@@ -171,12 +171,16 @@ def predict(catalogue: Annotated[Path, typer.Argument(metavar="CATALOGUE", help=
                                                              help="A column's name in the catalogue; repeat.")] = None,
             unit: Annotated[list[str] | None, typer.Option("--unit", metavar="NAME=UNIT",
                                                            help="A column's unit, where the catalogue states none; repeat.")] = None,
-            dask: Annotated[str | None, typer.Option("--dask", metavar="ADDRESS", help="Scheduler of a Dask cluster.")] = None) -> None:
+            constant: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=NUMBER",
+                                                               help="A column that is not there, one number in all rows; repeat.")] = None,
+            dask: Annotated[str | None, typer.Option("--dask", metavar="ADDRESS", help="Scheduler of a Dask cluster.")] = None,
+            wait: Annotated[float, typer.Option("--wait", metavar="SECONDS", help="How long to wait for that cluster's workers.")] = 600.0,
+            ) -> None:
     """Predict galaxy masses, with intervals.
 
-    The same rows come out with medians, 68 and 95 % intervals, and how far each lies outside the training set; a row that cannot be
-    predicted is kept, empty, with the reason. By default in.fits goes to in.masses.fits (Parquet, CSV, ECSV alike), anything else to ECSV,
-    its ending kept: in.vot to in.vot.masses.ecsv.
+    The same rows come out with medians, 68 and 95 % intervals, how far each lies outside the training set, and which features it lacks; a
+    row that cannot be predicted is kept, empty, with the reason. By default in.fits goes to in.masses.fits (Parquet, CSV, ECSV alike),
+    anything else to ECSV, its ending kept: in.vot to in.vot.masses.ecsv.
 
     Example: supermage predict galaxies.parquet --model tng-gbdt --unit M_r=mag
     """
@@ -187,7 +191,8 @@ def predict(catalogue: Annotated[Path, typer.Argument(metavar="CATALOGUE", help=
     chosen = output if output is not None else default_output(catalogue)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        found = predict_catalogue(catalogue, model, chosen, targets=tuple(target or DEFAULT), columns=columns, units=units, dask=dask,
+        found = predict_catalogue(catalogue, model, chosen, targets=tuple(target or DEFAULT), columns=columns, units=units,
+                                  constants=dict(_number(word, "--set") for word in constant or ()), dask=dask, wait=wait,
                                   progress=make_progress())
     for caution in dict.fromkeys(str(item.message) for item in caught):
         _fail(f"warning: {caution}")
@@ -226,22 +231,22 @@ def report(file: Annotated[Path, typer.Argument(metavar="FILE.nc", help="What `s
     else:
         from supermage.report.build import report as run
         path = run(file, output=output, figure=figure, progress=make_progress(), parameters=parameter or (),
-                   reference=dict(_reference(word) for word in reference or ()))
+                   reference=dict(_number(word, "--reference") for word in reference or ()))
     summary = path.parent / SUMMARY
     if figure is None and summary.is_file():
         _say(summary.read_text(encoding="utf-8").rstrip())
     _say(f"{'report' if figure is None else 'figure'}: {path}")
 
 
-def _reference(word: str) -> tuple[str, float]:
-    """Name and value of ``NAME=VALUE``."""
+def _number(word: str, option: str) -> tuple[str, float]:
+    """Name and value of ``NAME=NUMBER``."""
     name, _, value = word.partition("=")
     try:
         number = float(value)
     except ValueError:
         number = math.nan
     if not (name and math.isfinite(number)):
-        raise DomainError(f"--reference must be NAME=VALUE with a finite number, got '{word}'")
+        raise DomainError(f"{option} must be NAME=VALUE with a finite number, got '{word}'")
     return name, number
 
 

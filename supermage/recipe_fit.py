@@ -140,12 +140,12 @@ class MassPriorSection(Section):
     """The table's own names for the columns that it calls otherwise, by ours."""
     units: dict[str, str] = Field(default_factory=dict)
     """Units of the columns that come without, by our names."""
-    mean: float | None = None
-    """Mean of a normal prior, log10 of solar masses."""
-    width: Positive | None = None
+    mean: Annotated[float, Field(ge=3, le=15)] | None = None
+    """Mean of a normal prior, log10 of solar masses (10.5, not 3e10)."""
+    width: Annotated[float, Field(gt=0, le=5)] | None = None
     """Its standard deviation, dex."""
     radius: Positive | None = None
-    """Radius of the aperture, a sphere, kpc; absent: the estimator's aperture, for the `r_hsm` of table or maps."""
+    """Radius of the aperture, a sphere, kpc; of an estimator's only where table or maps have no `r_hsm`."""
     seen_data: bool = False
     """Whether what the prior comes from has seen the data that are fitted, which then count twice: fit and report warn."""
 

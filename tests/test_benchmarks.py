@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from supermage.models.map_store import write_maps
+from tests.models.toy_maps import toy_galaxies
+
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 FILES = sorted(FOLDER.glob("*.py"))
 
@@ -91,3 +94,18 @@ def test_coverage_is_judged_by_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(*false["ks_p"].values(), false["tarp_p"]) < 1e-2
     wide = judge(trials(names, 100, narrow=2.0))
     assert wide["coverage"]["68%"]["share"] > wide["coverage"]["68%"]["band_99"][1] and wide["tarp_p"] < 1e-2
+
+
+def test_maps_without_what_a_row_needs_are_refused_before_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Early types need a Sersic index: the row is refused by name, and nothing is trained."""
+    maps, columns = toy_galaxies(30, seed=1)
+    del columns["n_sersic"]
+    path = write_maps(tmp_path / "maps.nc", maps, columns, source="toy", mock=True)
+    module = load(FOLDER / "cnn.py", monkeypatch)
+    monkeypatch.setattr(module, "train_cnn", lambda *given, **options: pytest.fail("must not train"))
+    monkeypatch.setattr(sys, "argv", ["cnn.py", "--rows", "joint-fdm-early", "--maps", str(path), "--work", str(tmp_path / "work")])
+    with pytest.raises(SystemExit, match="the row joint-fdm-early of Table 4 needs the column n_sersic, got none"):
+        module.main()
+    assert not (tmp_path / "work").exists()

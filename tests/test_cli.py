@@ -98,6 +98,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     (("--versoin",), "unknown option --versoin; did you mean --version?"),
     (("fit", "none.toml"), "a recipe must be a readable TOML file, got none.toml (No such file or directory)"),
     (("report", "x.nc", "--output"), "--output"),
+    (("predict", "x.csv", "--model", "tng-gbdt", "--set", "r_hsm=wide"), "--set must be NAME=VALUE with a finite number, got 'r_hsm=wide'"),
+    (("predict", "x.csv", "--model", "tng-shared", "--set", "apertur_ratio=1"), "got 'apertur_ratio'; did you mean 'aperture_ratio'?"),
 ])
 def test_usage_errors_are_one_line_and_exit_1(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], part: str) -> None:
     code, out, err = run(capsys, *words)

@@ -107,3 +107,47 @@ def test_a_catalogue_with_its_own_names_and_no_units(study: ModuleType, tmp_path
         with pytest.raises(SystemExit):
             study.main(words)
         assert message in capsys.readouterr().err
+
+
+def test_few_galaxies_make_no_relation(study: ModuleType) -> None:
+    table = study.draw_population(40, 2)
+    with pytest.raises(DataError, match=r"^a relation needs at least 3 galaxies with predictions, got 2$"):
+        study.study(table[:2], model="tng-gbdt", volume=1e5, draws=20)
+    found = study.study(table[:3], model="tng-gbdt", volume=1e5, draws=20)
+    assert all(np.isfinite(item["value"]) for item in found["mtot_of_mstar"].values())
+
+
+def test_an_empty_bin_is_no_measurement(study: ModuleType, tmp_path: Path) -> None:
+    """Galaxies in one bin only: its neighbours hold nothing, in JSON null, and the figure leaves them out."""
+    draws = np.stack([np.full((20, 30), 10.6), np.full((20, 30), 11.0)], axis=-1)
+    function = study.mass_function(draws, 1e4, np.random.default_rng(0))
+    there = [value is not None for value in function["median"]]
+    assert there == [edge == 10.5 for edge in study.EDGES[:-1]] == [value is not None for value in function["upper"]]
+    assert function["median"][there.index(True)] * 0.25 * 1e4 == pytest.approx(30, rel=0.3) and "null" in json.dumps(function)
+    study.draw({"mass_function": function, "is_mock": False}, tmp_path / "masses.pdf")
+
+
+@pytest.mark.parametrize(("name", "message"), [("masses.xyz", "must end in one of "), ("masses", "must end in one of "),
+                                               ("nowhere/masses.png", "in a folder that is there")])
+def test_a_figure_that_cannot_be_is_told_first(
+    study: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    monkeypatch.setattr(study, "study", lambda *arguments, **options: pytest.fail("worked before it looked"))
+    with pytest.raises(SystemExit):
+        study.main(["--mock", "20", "--figure", str(tmp_path / name)])
+    said = capsys.readouterr().err
+    assert message in said and name in said and said.count("\n") == 1
+
+
+def test_numbers_are_printed_before_the_figure_is_drawn(
+    study: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(study, "draw", fails)
+    with pytest.raises(SystemExit):
+        study.main(["--mock", "20", "--figure", str(tmp_path / "masses.png")])
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["galaxies"] == 20
+    assert printed.err.startswith(f"population_study: {tmp_path / 'masses.png'}: a figure") and "No space left" in printed.err

@@ -25,7 +25,7 @@ from supermage.inference.diagnostics import diagnose
 from supermage.inference.execution import Plan, choose_plan, resume_plan
 from supermage.inference.langevin import FIT_KERNELS, KERNELS, PAPER, SURROGATE
 from supermage.inference.mass_knowledge import identity
-from supermage.inference.mass_prior import StellarMassPrior, tell_mass_prior
+from supermage.inference.mass_prior import PriorDraws, StellarMassPrior, tell_mass_prior
 from supermage.inference.metric import add_ridge, factor_of_precision
 from supermage.inference.model import Chart, GalaxyFit, build_model
 from supermage.inference.parameters import PARAMETERS
@@ -142,7 +142,7 @@ def fit(
             began -= float(found[1]["seconds"])
         workers.spread(factory, plan.processes)
         mass_prior = workers.problem.fit.mass_prior
-        accepted = 1.0 if mass_prior is None else tell_mass_prior(mass_prior, priors, progress)
+        drawn = None if mass_prior is None else tell_mass_prior(mass_prior, priors, progress)
         new = found is None or not found[0]
         run = begin(workers, priors, section, gridded, progress=progress) if found is None or new else Run.restore(*found)
         run.way = plan.way
@@ -151,7 +151,7 @@ def fit(
             store.save(state.arrays(), {**state.notes(), "plan": plan.notes(), "seconds": time.monotonic() - began}, first=first)
 
         def result() -> Posterior:
-            return _posterior(run, recipe, priors, gridded, truth, plan, time.monotonic() - began, mass_prior, accepted)
+            return _posterior(run, recipe, priors, gridded, truth, plan, time.monotonic() - began, mass_prior, drawn)
 
         save(run, first=new)
         if new:
@@ -343,7 +343,7 @@ def _version(package: str) -> str:
 
 def _posterior(
     run: Run, recipe: Recipe, priors: Priors, gridded: GriddedVisibilities, truth: dict[str, Any] | None, plan: Plan, seconds: float,
-    mass_prior: StellarMassPrior | None, accepted: float,
+    mass_prior: StellarMassPrior | None, drawn: PriorDraws | None,
 ) -> Posterior:  # fmt: skip
     section = _section(recipe)
     draws = {name: np.ascontiguousarray(run.draws["theta"][..., i]) for i, name in enumerate(priors.names)}
@@ -375,9 +375,9 @@ def _posterior(
         "superchains": json.dumps(run.superchains),
         "trajectory_length": run.length,
     }
-    if mass_prior is not None:
+    if mass_prior is not None and drawn is not None:
         stats |= mass_prior.statistics(draws, priors.fixed)
-        attributes["mass_prior"] = json.dumps(mass_prior.notes(accepted))
+        attributes["mass_prior"] = json.dumps(mass_prior.notes(drawn.accepted, drawn.unit_mass))
     posterior = make_posterior(draws, stats, priors.free, warmup=warmup, attributes=attributes)
     diagnosis = posterior.diagnosis
     found = {

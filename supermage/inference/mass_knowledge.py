@@ -95,23 +95,24 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     section = None if recipe.fit is None else recipe.fit.mass_prior
     if section is None:
         return {}
-    found = section.model_dump(mode="json", exclude={"catalogue", "maps", "projection", "seen_data"})
+    found = section.model_dump(mode="json", exclude={"catalogue", "maps", "projection", "columns", "units", "seen_data"})
     if section.model is not None:
         from supermage.models.registry import describe
 
-        found["model"] = describe(section.model)
+        found["model"] = describe(_model(recipe, section.model))
     if section.catalogue is not None:
-        found["catalogue"] = _checksum(recipe.path(section.catalogue))
+        found["catalogue"] = _checksum(_row(recipe, section))
     if section.maps is not None:
         found |= {"projection": section.projection, "maps": _checksum_of_maps(recipe.path(section.maps), section)}
     return {"mass_prior": found}
 
 
-def _checksum(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(f"fit.mass_prior.catalogue must be a readable table, got {path} ({error.strerror})") from None
+def _checksum(row: Any) -> str:
+    """Of the galaxy's own canonical numbers: neither the file's form nor its other rows matter."""
+    from supermage.models.columns import COLUMNS
+
+    numbers = {name: _number(row, name) for name in sorted(row.colnames) if name in COLUMNS and row[name].dtype.kind in "fiu"}
+    return hashlib.sha256(repr(numbers).encode()).hexdigest()
 
 
 def _checksum_of_maps(path: Path, section: MassPriorSection) -> str:
@@ -128,7 +129,7 @@ def _checksum_of_maps(path: Path, section: MassPriorSection) -> str:
 def _predicted(recipe: Recipe, section: MassPriorSection, name: str) -> MassKnowledge:
     from supermage.models.registry import load_model
 
-    estimator = load_model(name)
+    estimator = load_model(_model(recipe, name))
     of_maps = hasattr(estimator, "estimate")
     if not of_maps and not hasattr(estimator, "reasons"):
         raise RecipeError(f"fit.mass_prior.model must be an estimator of galaxy masses, got '{name}', which predicts none")
@@ -138,17 +139,23 @@ def _predicted(recipe: Recipe, section: MassPriorSection, name: str) -> MassKnow
         raise RecipeError(f"fit.mass_prior by the model '{name}', one of {kind}, needs {key}, got {got}")
     if of_maps:
         return _by_network(recipe.path(str(section.maps)), section, estimator, name)
-    return _by_columns(recipe.path(str(section.catalogue)), section, estimator, name)
+    return _by_columns(recipe, section, estimator, name)
 
 
-def _by_columns(path: Path, section: MassPriorSection, estimator: Any, name: str) -> MassKnowledge:
+def _model(recipe: Recipe, name: str) -> str:
+    """A name that the package knows, or the folder beside the recipe."""
+    from supermage.models.registry import MODELS
+
+    return name if name in MODELS or not recipe.path(name).is_dir() else str(recipe.path(name))
+
+
+def _by_columns(recipe: Recipe, section: MassPriorSection, estimator: Any, name: str) -> MassKnowledge:
     """The word of an estimator that reads a catalogue."""
-    from supermage.models.catalogue import read_catalogue
-
-    row = _row(read_catalogue(path, columns=section.columns or None, units=section.units or None), section.galaxy_id, path)
+    path, row = recipe.path(str(section.catalogue)), _row(recipe, section)
+    invented = ["the catalogue"] if "mock" in row.meta else []
     row, radius, aperture = _sphere(section, row, str(estimator.aperture), path)
     who = f"{'the only row' if section.galaxy_id is None else f'galaxy {section.galaxy_id}'} of {path.name}"
-    return _knowledge(section, estimator, name, row, estimator.reasons(row), who, radius, aperture)
+    return _labelled(_knowledge(section, estimator, name, row, estimator.reasons(row), who, radius, aperture), invented)
 
 
 def _by_network(path: Path, section: MassPriorSection, network: Any, name: str) -> MassKnowledge:
@@ -167,7 +174,11 @@ def _by_network(path: Path, section: MassPriorSection, network: Any, name: str) 
     row, radius, aperture = _sphere(section, row, str(network.density.aperture), path)
     side = f"{'' if section.projection is None else f', projection {section.projection}'}"
     who = f"{'the only galaxy' if section.galaxy_id is None else f'galaxy {section.galaxy_id}'}{side} of {path.name}"
-    found = _knowledge(section, network.density, name, row, row.meta["reasons"], who, radius, aperture)
+    return _labelled(_knowledge(section, network.density, name, row, row.meta["reasons"], who, radius, aperture), invented)
+
+
+def _labelled(found: MassKnowledge, invented: list[str]) -> MassKnowledge:
+    """The same with a word on what a generator made."""
     return replace(found, source=f"{found.source}; {' and '.join(invented)}: generated galaxies") if invented else found
 
 
@@ -192,7 +203,7 @@ def _row_of_store(store: Any, section: MassPriorSection, path: Path) -> Any:
     for key in ("galaxy_id", "projection"):
         wanted, values = getattr(section, key), store.column(key)[chosen]
         if wanted is not None:
-            chosen = chosen[np.asarray([str(value) == str(wanted) for value in values])]
+            chosen = chosen[np.asarray([str(value) == str(wanted) for value in values], dtype=bool)]
         elif len(set(values.tolist())) > 1:
             raise DataError(f"fit.mass_prior needs {key} where the maps have several, got {len(set(values.tolist()))} in {path}")
     if len(chosen) != 1:
@@ -200,15 +211,19 @@ def _row_of_store(store: Any, section: MassPriorSection, path: Path) -> Any:
     return chosen
 
 
-def _row(table: Any, galaxy: int | str | None, path: Path) -> Any:
-    """The galaxy's row, a table of one."""
+def _row(recipe: Recipe, section: MassPriorSection) -> Any:
+    """The galaxy's row of the catalogue, a canonical table of one."""
+    from supermage.models.catalogue import read_catalogue
+
+    path, galaxy = recipe.path(str(section.catalogue)), section.galaxy_id
+    table = read_catalogue(path, columns=section.columns or None, units=section.units or None)
     if galaxy is None:
         if len(table) != 1:
             raise DataError(f"fit.mass_prior needs galaxy_id where the catalogue has several rows, got {len(table)} in {path}")
         return table
     if "galaxy_id" not in table.colnames:
         raise DataError(f"a catalogue must have the column galaxy_id here, got {path} without{nearest_name('galaxy_id', table.colnames)}")
-    found = np.flatnonzero(np.asarray([str(value) == str(galaxy) for value in table["galaxy_id"]]))
+    found = np.flatnonzero([str(value) == str(galaxy) for value in table["galaxy_id"]])
     if len(found) != 1:
         raise DataError(f"fit.mass_prior.galaxy_id must name one row of the catalogue, got {len(found)} rows of {galaxy} in {path}")
     return table[found]
@@ -221,9 +236,12 @@ def _sphere(section: MassPriorSection, row: Any, kind: str, path: Path) -> tuple
     if kind not in APERTURES:
         raise ModelFileError(f"an estimator's aperture must be one of {', '.join(APERTURES)} and ratio, got '{kind}' of {section.model}")
     multiple, column = APERTURES[kind]
-    if section.radius is not None:
-        return row, section.radius, f"the sphere of {section.radius:g} kpc that the recipe gives for the estimator's in R_hsm"
     radius = multiple * _number(row, column)
+    if section.radius is not None:
+        if np.isfinite(radius) and not np.isclose(radius, section.radius, rtol=1e-3):
+            raise DataError(f"fit.mass_prior.radius must be left out where {path.name} has {column}, got {section.radius:g} kpc beside "
+                            f"{multiple:g} R_hsm = {radius:.4g} kpc, the sphere that is predicted for")  # fmt: skip
+        return row, section.radius, f"the sphere of {section.radius:g} kpc that the recipe gives for the estimator's in R_hsm"
     if not np.isfinite(radius):
         raise DataError(_no_radius(column, path))
     return row, radius, f"the sphere of {multiple:g} R_hsm, {radius:.3g} kpc"

@@ -8,7 +8,13 @@ shape, the density of the parameters is
 ``p(shape) p_m(intensity_rb + log10 I(shape)) [intensity_rb inside its prior]``,
 
 up to a constant and with no Jacobian: p_m stands where the uniform density of ``intensity_rb`` stood, which stays the sampled parameter,
-in its own coordinates. Where draws are rejected the shape feels it too: `StellarMassPrior.draw` says how many are.
+in its own coordinates. Where draws are rejected the shape feels it too: `StellarMassPrior.draw` says how many are. Nor is the density of m
+under the whole prior then p_m, but
+
+``p_eff(m) = p_m(m) A(m)``, with ``A(m) = F(m - lower) - F(m - upper)``
+
+up to a constant, F being the distribution of log10 I under the shape's own priors, lower and upper the bounds of ``intensity_rb``. A
+posterior records tables of p_m and of F, so that a report can hold the data against p_eff.
 """
 
 from __future__ import annotations
@@ -39,6 +45,15 @@ Theta = Mapping[str, Tensor]
 INNERMOST, REACH = 2.0, 5e3
 """Least radius, pc, and most, in break radii, at which the emulators hold the mass inside a sphere (10 kpc for the least break radius)."""
 
+TOLD_SCORES, TOLD_WIDTHS = 6.0, 8.0
+"""How far the recorded table of p_m reaches: normal scores, and widths from the centre."""
+
+TOLD_SHARES = 401
+"""Quantiles of log10 I that a posterior records."""
+
+LEAST_LOG = -700.0
+"""Least log density that is recorded."""
+
 AT_A_TIME = 500
 """Draws whose mass is worked out together."""
 
@@ -61,11 +76,14 @@ class PriorDraws:
         log10 of the stars' mass inside the aperture, Msun, shape (draw,).
     accepted
         Share of all tries that these are.
+    unit_mass
+        log10 of the mass inside the aperture for ``Sigma_b = 1``, of every try, shape (try,).
     """
 
     theta: dict[str, FloatArray]
     log_mass: FloatArray
     accepted: float
+    unit_mass: FloatArray
 
 
 class StellarMassPrior:
@@ -111,10 +129,11 @@ class StellarMassPrior:
         for p in priors.free:
             theta[p.name] = rng.uniform(p.lower, p.upper, number) if p.normal is None else rng.normal(*p.normal, number)
         mass = self._icdf(rng.uniform(size=number))
-        theta["intensity_rb"] = mass - of_draws(theta, self.unit_mass)
+        unit = of_draws(theta, self.unit_mass)
+        theta["intensity_rb"] = mass - unit
         lower, upper = priors.edges["intensity_rb"]
         inside = (theta["intensity_rb"] >= lower) & (theta["intensity_rb"] <= upper)
-        return PriorDraws({name: values[inside] for name, values in theta.items()}, mass[inside], float(inside.mean()))
+        return PriorDraws({name: values[inside] for name, values in theta.items()}, mass[inside], float(inside.mean()), unit)
 
     def statistics(self, draws: Mapping[str, FloatArray], fixed: Mapping[str, float]) -> dict[str, FloatArray]:
         """What a posterior keeps of every draw, shapes (chain, draw).
@@ -140,11 +159,38 @@ class StellarMassPrior:
         found = {"log_stellar_mass": mass, "log_mass_prior": density.numpy(), "mass_prior_score": score.numpy()}
         return {name: values.reshape(shape) for name, values in found.items()}
 
-    def notes(self, accepted: float) -> dict[str, Any]:
-        """For a posterior's attributes, as JSON has it; ``accepted`` is that of `draw`."""
+    def notes(self, accepted: float, unit_mass: FloatArray | None = None) -> dict[str, Any]:
+        """For a posterior's attributes, as JSON has it.
+
+        Parameters
+        ----------
+        accepted, unit_mass
+            Those of `draw`.
+
+        Returns
+        -------
+        dict
+            What is known of m; ``centre``, ``width``, ``low_95`` and ``high_95`` of p_m; ``normal``, whether it is one; ``density``, a
+            table of m and log p_m; ``accepted``; ``unit_mass``, evenly spaced quantiles of log10 I, from the least to the largest of
+            ``tried``.
+        """
         told = {f.name: getattr(self.knowledge, f.name) for f in fields(self.knowledge) if f.name != "density"}
         low, high = self._quantiles([0.025, 0.975])
-        return {**told, "centre": self.centre, "width": self.width, "low_95": low, "high_95": high, "accepted": accepted}
+        told |= {"centre": self.centre, "width": self.width, "low_95": low, "high_95": high, "accepted": accepted}
+        told |= {"normal": isinstance(self.knowledge.density, torch.distributions.Normal), "density": self._table()}
+        if unit_mass is None:
+            return told
+        quantiles = np.quantile(unit_mass, np.linspace(0.0, 1.0, TOLD_SHARES))
+        return {**told, "unit_mass": np.round(quantiles, 5).tolist(), "tried": len(unit_mass)}
+
+    def _table(self) -> list[list[float]]:
+        """Of m and log p_m, fine in the core and reaching into the wings."""
+        shares = np.asarray(torch.special.ndtr(torch.linspace(-TOLD_SCORES, TOLD_SCORES, 121, dtype=torch.float64)).numpy())
+        core = self.centre + self.width * np.linspace(-TOLD_WIDTHS, TOLD_WIDTHS, 129)
+        mass = np.unique(np.round(np.concatenate([self._icdf(shares), core]), 6))
+        with torch.no_grad():
+            density = self.knowledge.density.log_prob(torch.from_numpy(mass)).reshape(-1).numpy()
+        return [mass.tolist(), np.round(np.maximum(density, LEAST_LOG), 5).tolist()]
 
     def words(self, accepted: float) -> str:
         """The prior in a line."""
@@ -199,8 +245,8 @@ def build_mass_prior(recipe: Recipe, emulator: ShapeModel, priors: Priors) -> St
     return StellarMassPrior(knowledge, UnitMass(emulator, scale, radius))
 
 
-def tell_mass_prior(prior: StellarMassPrior, priors: Priors, progress: Progress, *, number: int = 4000, seed: int = 0) -> float:
-    """Say what the prior is, and what share of its draws leave ``intensity_rb`` inside its own prior; returns that share.
+def tell_mass_prior(prior: StellarMassPrior, priors: Priors, progress: Progress, *, number: int = 4000, seed: int = 0) -> PriorDraws:
+    """Say what the prior is, and what share of its draws leave ``intensity_rb`` inside its own prior; returns these draws.
 
     Raises
     ------
@@ -208,10 +254,10 @@ def tell_mass_prior(prior: StellarMassPrior, priors: Priors, progress: Progress,
         If hardly any does: the two priors contradict each other.
     """
     progress.start("prior on the stars' mass", None)
-    accepted = prior.draw(priors, number, np.random.default_rng(seed)).accepted
-    progress.done(prior.words(accepted))
-    if accepted < LEAST_ACCEPTED:
+    drawn = prior.draw(priors, number, np.random.default_rng(seed))
+    progress.done(prior.words(drawn.accepted))
+    if drawn.accepted < LEAST_ACCEPTED:
         lower, upper = priors.edges["intensity_rb"]
         raise RecipeError(f"fit.mass_prior must leave intensity_rb inside its prior, [{lower:g}, {upper:g}], got "
-                          f"{100.0 * accepted:.2g} % of its draws there: widen fit.priors.intensity_rb")
-    return accepted
+                          f"{100.0 * drawn.accepted:.2g} % of its draws there: widen fit.priors.intensity_rb")
+    return drawn

@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 
 from supermage.errors import DataError, nearest_name
 from supermage.models.catalogue_files import Kinds, raw_chunks, read_raw
+from supermage.models.catalogue_ranges import Ranges, outside, range_text
 from supermage.models.catalogue_units import missing_units, to_canonical, unit_text
 from supermage.models.columns import COLUMNS, IDENTITY, Column
 from supermage.models.group_catalogue import is_group_catalogue, read_group_catalogue
-
-SMALLEST_MASS = 1e4
-"""Msun: no mass of a simulated or observed galaxy lies between zero and this; numbers that do are in another unit."""
 
 SHOWN = 8
 """Columns of a table that an error names where no name is near what was asked for."""
@@ -32,6 +30,7 @@ def read_catalogue(
     units: Mapping[str, str] | None = None,
     format: str | None = None,
     names: Sequence[str] | None = None,
+    mass_30kpc: tuple[Path, str] | None = None,
 ) -> Table:
     """Read a catalogue into canonical columns.
 
@@ -48,6 +47,9 @@ def read_catalogue(
         Name of astropy's reader; by default the file says.
     names
         Canonical names that matter; the others, and columns outside the vocabulary, come along as they are. All by default.
+    mass_30kpc
+        Of a group catalogue: the file and data set of the stars within 30 kpc, see
+        :func:`supermage.models.group_catalogue.read_group_catalogue`.
 
     Returns
     -------
@@ -62,7 +64,9 @@ def read_catalogue(
     """
     path = Path(path)
     if format is None and is_group_catalogue(path):
-        return canonical(read_group_catalogue(path), columns=columns, units=units, names=names)
+        return canonical(read_group_catalogue(path, mass_30kpc=mass_30kpc), columns=columns, units=units, names=names)
+    if mass_30kpc is not None:
+        raise DataError(f"masses within 30 kpc may come beside a group catalogue in HDF5 only, got {path}")
     return canonical(_unmarked(read_raw(path, format)), columns=columns, units=units, names=names)
 
 
@@ -74,6 +78,7 @@ def read_catalogue_chunks(
     units: Mapping[str, str] | None = None,
     format: str | None = None,
     names: Sequence[str] | None = None,
+    ranges: Ranges | None = None,
 ) -> Iterator[Table]:
     """Read a catalogue piece by piece: Parquet, FITS and CSV in bounded memory, other formats read whole and handed out in pieces.
 
@@ -86,6 +91,8 @@ def read_catalogue_chunks(
         As in :func:`read_catalogue`.
     rows
         Rows of a piece, at most. Group catalogues are read whole, too.
+    ranges
+        An empty one, filled with the rows of the whole file, and what is outside the columns' ranges, before the first piece is handed out.
 
     Yields
     ------
@@ -102,15 +109,16 @@ def read_catalogue_chunks(
         raise DataError(f"a piece of a catalogue needs at least one row, got {rows}")
     if format is None and is_group_catalogue(path):
         table = read_catalogue(path, columns=columns, units=units, names=names)
+        _look(table, names, Ranges() if ranges is None else ranges)
         yield from (table[first : first + rows] for first in range(0, len(table), rows))
         return
-    ranges, kinds = _Ranges(), Kinds()
+    ranges, kinds = Ranges() if ranges is None else ranges, Kinds()
     for raw in raw_chunks(path, rows, format, kinds=Kinds()):
         kinds.add(raw)
-        ranges.add(_convert(raw, columns, units, names), names)
+        _look(_convert(raw, columns, units, names), names, ranges)
     ranges.check()
     for raw in raw_chunks(path, rows, format, kinds=kinds):
-        yield _mark(_convert(_unmarked(raw), columns, units, names), ranges.count)
+        yield _mark(_convert(_unmarked(raw), columns, units, names), ranges.columns)
 
 
 def canonical(
@@ -139,10 +147,10 @@ def canonical(
         As in :func:`read_catalogue`.
     """
     result, before = _convert(table, columns, units, names), _checked(table)
-    ranges = _Ranges()
-    ranges.add(result, [name for name in (COLUMNS if names is None else names) if name not in before])
+    ranges = Ranges()
+    _look(result, [name for name in (COLUMNS if names is None else names) if name not in before], ranges)
     ranges.check()
-    return _mark(result, before | ranges.count.keys())
+    return _mark(result, before | ranges.columns.keys())
 
 
 def check_features(table: Table, names: Sequence[str]) -> NDArray[np.float64]:
@@ -171,7 +179,7 @@ def check_features(table: Table, names: Sequence[str]) -> NDArray[np.float64]:
     for number, name in enumerate(names):
         if name in table.colnames:
             value = column_values(table, name)
-            result[:, number] = np.where(_outside(value, COLUMNS[name]), np.nan, value)
+            result[:, number] = np.where(outside(value, COLUMNS[name]), np.nan, value)
     return result
 
 
@@ -203,8 +211,8 @@ def reasons(table: Table, names: Sequence[str]) -> list[str]:
         value, column = column_values(table, name), COLUMNS[name]
         for row in np.flatnonzero(~np.isfinite(value)):
             texts[row].append(f"{name} missing")
-        for row in np.flatnonzero(_outside(value, column)):
-            texts[row].append(f"{name} outside {_range_text(column)}, got {value[row]:g}")
+        for row in np.flatnonzero(outside(value, column)):
+            texts[row].append(f"{name} outside {range_text(column)}, got {value[row]:g}")
     return ["; ".join(text) for text in texts]
 
 
@@ -260,6 +268,14 @@ def _mark(table: Table, names: Iterable[str]) -> Table:
     return table
 
 
+def _look(table: Table, names: Sequence[str] | None, ranges: Ranges) -> None:
+    """Count rows, and numbers outside their columns' ranges."""
+    ranges.rows += len(table)
+    for name in COLUMNS if names is None else names:
+        if name in table.colnames and name not in IDENTITY:
+            ranges.add(name, column_values(table, name))
+
+
 def _convert(table: Table, columns: Mapping[str, str] | None, units: Mapping[str, str] | None, names: Sequence[str] | None) -> Table:
     """Names and units only, nothing of ranges but of the numbers that identify."""
     if len(table) == 0:
@@ -309,8 +325,8 @@ def _canonical_column(theirs: TableColumn, column: Column, text: str, label: str
         return _identity(theirs, column, label)
     value = to_canonical(_numbers(theirs, label), text, column, label)
     missing = ~np.isfinite(value)
-    unit = column.unit or None
-    return MaskedColumn(np.where(missing, np.nan, value), name=column.name, mask=missing, unit=unit, description=column.description)
+    unit, said = column.unit or None, theirs.description or column.description
+    return MaskedColumn(np.where(missing, np.nan, value), name=column.name, mask=missing, unit=unit, description=said)
 
 
 def _identity(theirs: TableColumn, column: Column, label: str) -> TableColumn:
@@ -341,41 +357,3 @@ def _numbers(column: TableColumn, label: str) -> NDArray[np.float64]:
         return np.full(len(values), np.nan)
     result: NDArray[np.float64] = np.ma.filled(values.astype(np.float64), np.nan)
     return np.where(np.isfinite(result), result, np.nan)
-
-
-def _outside(value: NDArray[np.float64], column: Column) -> NDArray[np.bool_]:
-    """Finite, and where the quantity cannot be."""
-    return np.isfinite(value) & ~((value >= column.lower) & (value <= column.upper))
-
-
-def _range_text(column: Column) -> str:
-    return f"{column.lower:g} .. {column.upper:g} {column.unit}".rstrip()
-
-
-class _Ranges:
-    """Counts, over any number of pieces, how many numbers of each column lie where they cannot be meant."""
-
-    def __init__(self) -> None:
-        self.count: dict[str, tuple[int, int, float]] = {}
-
-    def add(self, table: Table, names: Sequence[str] | None) -> None:
-        for name in COLUMNS if names is None else names:
-            if name not in table.colnames or name in IDENTITY:
-                continue
-            value = column_values(table, name)
-            wrong = _outside(value, COLUMNS[name])
-            if COLUMNS[name].unit == "Msun":
-                wrong |= (value > 0.0) & (value < SMALLEST_MASS)
-            finite, outside, example = self.count.get(name, (0, 0, 0.0))
-            if wrong.any() and not outside:
-                example = float(value[wrong][0])
-            self.count[name] = (finite + int(np.isfinite(value).sum()), outside + int(wrong.sum()), example)
-
-    def check(self) -> None:
-        for name, (finite, outside, example) in self.count.items():
-            if 2 * outside > finite:
-                column = COLUMNS[name]
-                small = column.unit == "Msun" and example >= column.lower
-                allowed = f"above {SMALLEST_MASS:g} Msun" if small else f"in {_range_text(column)}"
-                got = f"{outside} of {finite} outside, the first {example:g}; is it another quantity or unit?"
-                raise DataError(f"column '{name}' ({column.description}) needs values {allowed}, got {got}")

@@ -21,6 +21,7 @@ from astropy.io.registry import IORegistryError
 from astropy.table import MaskedColumn, Table, meta, vstack
 
 from supermage.errors import DataError
+from supermage.models.columns import MOCK, MOCK_COLUMNS
 
 _KINDS = {
     ".parquet": "parquet", ".pq": "parquet", ".fits": "fits", ".fit": "fits", ".fits.gz": "fits", ".fit.gz": "fits", ".csv": "ascii.csv",
@@ -47,7 +48,8 @@ def read_raw(path: Path, format: str | None = None) -> Table:
     Returns
     -------
     Table
-        With units where the file has them, masked where it has no value.
+        With units where the file has them, masked where it has no value. Generated galaxies bear their label, ``meta["mock"]``, whether the
+        format has kept it or not: their columns tell.
 
     Raises
     ------
@@ -56,22 +58,26 @@ def read_raw(path: Path, format: str | None = None) -> Table:
     """
     kind = _kind(path, format)
     with _reading(path):
-        if kind == "parquet":
-            pieces = list(_parquet_pieces(path, 1_000_000))
-            return Table(vstack(pieces, metadata_conflicts="silent"), meta=pieces[0].meta, copy=False)
-        if kind == "fits":
-            return _labelled(Table.read(path, format="fits", hdu=_first_table(path)))
-        if kind == "ascii.csv":
-            return next(_csv_pieces(path, sys.maxsize, Kinds()), Table())
-        if kind == "votable":
-            return Table.read(path, format="votable", table_id=0, use_names_over_ids=True)
-        if kind:
-            return Table.read(path, format=kind)
-        try:
-            return Table.read(path)
-        except IORegistryError:
-            got = f"'{path.name}', of no known kind"
-            raise DataError(f"{path}: a catalogue must be a table in one of {READ}, told by its ending, got {got}") from None
+        return _labelled(_whole(path, kind))
+
+
+def _whole(path: Path, kind: str | None) -> Table:
+    if kind == "parquet":
+        pieces = list(_parquet_pieces(path, 1_000_000))
+        return Table(vstack(pieces, metadata_conflicts="silent"), meta=pieces[0].meta, copy=False)
+    if kind == "fits":
+        return Table.read(path, format="fits", hdu=_first_table(path))
+    if kind == "ascii.csv":
+        return next(_csv_pieces(path, sys.maxsize, Kinds()), Table())
+    if kind == "votable":
+        return Table.read(path, format="votable", table_id=0, use_names_over_ids=True)
+    if kind:
+        return Table.read(path, format=kind)
+    try:
+        return Table.read(path)
+    except IORegistryError:
+        got = f"'{path.name}', of no known kind"
+        raise DataError(f"{path}: a catalogue must be a table in one of {READ}, told by its ending, got {got}") from None
 
 
 class Kinds:
@@ -131,6 +137,7 @@ def raw_chunks(path: Path, rows: int, format: str | None = None, *, kinds: Kinds
             piece = next(pieces, None)
         if piece is None:
             break
+        _labelled(piece)
         for first in range(0, len(piece), rows):
             empty = False
             yield piece[first : first + rows]
@@ -183,13 +190,15 @@ def _fits_pieces(path: Path, rows: int) -> Iterator[Table]:
     with fits.open(path, memmap=True) as units:
         unit = units[number]
         for first in range(0, unit.header["NAXIS2"], rows):
-            yield _labelled(Table.read(type(unit)(unit.data[first : first + rows], header=unit.header)))
+            yield Table.read(type(unit)(unit.data[first : first + rows], header=unit.header))
 
 
 def _labelled(table: Table) -> Table:
-    """A table of FITS, whose words are upper case, with the one that tells generated galaxies from others as it is written."""
+    """A table with the word that tells generated galaxies from others: upper case in FITS, and lost in VOTable and in CSV on its own."""
     if "MOCK" in table.meta:
         table.meta["mock"] = table.meta.pop("MOCK")
+    if "mock" not in table.meta and any(name.startswith(MOCK_COLUMNS) for name in table.colnames):
+        table.meta["mock"] = MOCK
     return table
 
 

@@ -20,7 +20,8 @@ VEGA_WORDS = ("mag(vega)", "vegamag", "vega mag", "mag vega", "mag_vega", "vega"
 VEGA_BANDS = ("M_U", "M_B", "M_V", "M_K")
 
 _LOGARITHM = re.compile(r"^\s*(?:log10|log|dex)\s*[\[(]\s*(.*?)\s*[\])]\s*$|^\s*\[\s*(.*?)\s*\]\s*$")
-_HUBBLE = re.compile(r"littleh|h70|(?<![A-Za-z])h(?![A-Za-z])|^c[kMG]?pc")
+_COMOVING = re.compile(r"(?<![A-Za-z])c[kMG]pc|comoving", re.IGNORECASE)
+_HUBBLE = re.compile(r"littleh|h70|(?<![A-Za-z])h(?![A-Za-z])|(?<![A-Za-z])c[kMG]pc|comoving")
 
 
 def unit_text(unit: object) -> str:
@@ -72,7 +73,7 @@ def to_canonical(value: NDArray[np.float64], text: str, column: Column, label: s
     target = units.Unit(column.unit)
     unit, logarithmic = _parse(text, column, label)
     if not unit.is_equivalent(target):
-        raise DataError(f"{label} needs {column.unit or 'a pure number'} or what converts to it, got '{text}'{_hint(text)}")
+        raise DataError(f"{label} needs {column.unit or 'a pure number'} or what converts to it, got '{text}'{_hint(text, column)}")
     with np.errstate(over="ignore"):
         return np.asarray((10.0**value if logarithmic else value) * unit.to(target), dtype=np.float64)
 
@@ -99,16 +100,22 @@ def _parse(text: str, column: Column, label: str) -> tuple[Any, bool]:
             unit = units.Unit(inner)
     except (ValueError, TypeError):
         needed = f"{column.unit or 'a pure number'} or what converts to it"
-        raise DataError(f"{label} needs {needed}, got unknown unit '{text}'{_hint(text)}") from None
+        raise DataError(f"{label} needs {needed}, got unknown unit '{text}'{_hint(text, column)}") from None
     if match is None and unit == units.dex and column.unit == "":
         return units.dimensionless_unscaled, True
     return unit, match is not None
 
 
-def _hint(text: str) -> str:
-    """What to do about the Hubble parameter and comoving lengths, which no unit of astropy carries alone."""
+def _hint(text: str, column: Column) -> str:
+    """What to do about the Hubble parameter and comoving lengths, which no unit of astropy carries alone, in the column's own unit."""
     if _HUBBLE.search(text):
-        return "; take h and the scale factor out first: '1e10 Msun / h' at h = 0.6774 is written '1.4762e10 Msun' (h alone is the hour)"
+        first, unit = "; take h and the scale factor out first", column.unit
+        if _COMOVING.search(text):
+            return f"{first}: comoving kpc / h at h = 0.6774 and z = 1 are written '0.73812 kpc', comoving kpc '0.5 kpc'"
+        if not unit:
+            return first
+        theirs, ours = ("1e10 Msun", "1.4762e10 Msun") if unit == "Msun" else (unit, f"1.4762 {unit}")
+        return f"{first}: '{theirs} / h' at h = 0.6774 is written '{ours}' (h alone is the hour)"
     if text == "dex":
         return "; say of what: 'dex(Msun)'"
     return ""

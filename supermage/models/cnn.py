@@ -48,7 +48,7 @@ class Scaling:
     Attributes
     ----------
     pixels
-        Along a side; an image of more pixels is re-binned.
+        Along a side; an image of more pixels is re-binned by area.
     lower, upper
         Smallest and largest stretched pixel of the training set.
     fill
@@ -85,26 +85,29 @@ def stack_maps(galaxies: Sequence[Any]) -> Maps:
 
 
 def rebin_images(maps: Mapping[str, NDArray[np.float32]], pixels: int) -> Maps:
-    """The same maps with images of fewer pixels: light summed over blocks, colours those of the summed light.
+    """The same maps with images of fewer pixels: light shared out by area, colours those of the summed light.
+
+    A pixel on the border of new ones gives each its part of the light: ``W L W^T``, with the overlaps of new and old pixels in W
+    (:func:`overlaps`). Where the number divides, that is the sum over blocks.
 
     Parameters
     ----------
     maps
         Name -> array of shape (row, pixel, pixel). Kinematic maps come out as they are.
     pixels
-        Along a side of the images; the old number must be a multiple.
+        Along a side of the images; at most the old number.
 
     Raises
     ------
     DataError
-        If it is not, or if there is a colour map without an image.
+        If it is more or below 1, or if there is a colour map without an image.
     """
     out = dict(maps)
     for name in ("r_light", "g_r"):
         if name in maps and maps[name].shape[-1] != pixels:
             size = maps[name].shape[-1]
-            if size % pixels:
-                raise DataError(f"images can be re-binned to a divisor of their {size} pixels, got {pixels}")
+            if not 1 <= pixels < size:
+                raise DataError(f"images can be re-binned to fewer pixels than their {size}, got {pixels}")
             light = np.where(np.isfinite(maps["r_light"]), maps["r_light"], 0.0).astype(np.float64) if "r_light" in maps else None
             if light is None:
                 raise DataError("colours can be re-binned beside the r image, whose light weights them, got no r_light")
@@ -119,8 +122,17 @@ def rebin_images(maps: Mapping[str, NDArray[np.float32]], pixels: int) -> Maps:
     return out
 
 
+def overlaps(size: int, pixels: int) -> NDArray[np.float64]:
+    """Part of each of ``size`` pixels of a line that lies in each of ``pixels`` wider ones, shape (pixels, size); columns sum to 1."""
+    new, old = np.arange(pixels)[:, None] * size, np.arange(size)[None, :] * pixels
+    return np.asarray(np.maximum(np.minimum(new + size, old + pixels) - np.maximum(new, old), 0) / pixels)
+
+
 def _summed(image: NDArray[np.float64], pixels: int) -> NDArray[np.float64]:
-    block = image.shape[-1] // pixels
+    block, rest = divmod(image.shape[-1], pixels)
+    if rest:
+        weight = overlaps(image.shape[-1], pixels)
+        return np.asarray(weight @ image @ weight.T)
     return image.reshape(len(image), pixels, block, pixels, block).sum((2, 4))
 
 
@@ -195,7 +207,7 @@ class CNN:
         Raises
         ------
         DataError
-            If a kind of map is missing, or has another number of pixels that cannot be re-binned to the trained one.
+            If a kind of map is missing, or has another number of pixels than the trained one, of an image fewer.
         """
         return prepare(maps, self.scaling)
 

@@ -64,6 +64,11 @@ widens to the population's for predictions, light and colours unlike those. Proj
 and not independent: the p-values come out too small.
 """
 
+WIDENED = """
+{count} of the {rows} rows of the test part ({share:.1f} %) lie outside the density's training set and are widened: their medians are the
+population's or on the way there, and what they miss by is in the scatter below.{inside}
+"""
+
 
 def write_cnn_card(path: Path, artefact: Path, *, tables: Mapping[str, Any] | None = None) -> None:
     """Write the card of an artefact.
@@ -80,9 +85,10 @@ def write_cnn_card(path: Path, artefact: Path, *, tables: Mapping[str, Any] | No
     about: dict[str, Any] = json.loads((artefact / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     options, scaling = about["training"], about["scaling"]
     title, mock = path.parent.resolve().name, bool(about["mock"])
-    density = artefact / PRIOR_FOLDER / DESCRIPTION_FILE
-    if tables is None and density.is_file():
-        tables = json.loads(density.read_text(encoding="utf-8"))["scores"]
+    path_of_density = artefact / PRIOR_FOLDER / DESCRIPTION_FILE
+    density: dict[str, Any] = json.loads(path_of_density.read_text(encoding="utf-8")) if path_of_density.is_file() else {}
+    tables = density.get("scores", {}) if tables is None else tables
+    left_out = [*about.get("cuts", []), *(f"{count} rows ({reason})" for reason, count in about["left_out"].items())]
     sizes = {name: f"{scaling[name]['pixels']} x {scaling[name]['pixels']}" for name in about["inputs"]}
     names = [f"{MAPS[name].description} ({MAPS[name].unit}, {size})" for name, size in sizes.items()]
     log = [f"log10(1 + value / {item['soft']:.3g}) of {MAPS[name].description}, then linear." for name, item in scaling.items()
@@ -93,19 +99,29 @@ def write_cnn_card(path: Path, artefact: Path, *, tables: Mapping[str, Any] | No
         seed=about["seed"], source=about["source"], maps="; ".join(names), stretch=" ".join(log) or "Linear.",
         targets="; ".join(f"`{name}` ({_meaning(name)})" for name in about["targets"]), best_epoch=about["history"]["best_epoch"],
         epochs=options["epochs"], split=split,
-        left_out=", ".join(f"{count} rows ({reason})" for reason, count in about["left_out"].items()) or "nothing",
+        left_out="; ".join(left_out) or "nothing",
     )  # fmt: skip
     for part in (part for part in PARTS if part in about["scatter"]):
         for name in about["targets"]:
             entry = about["scatter"][part][name]
             text += f"| {part} | `{name}` | {entry['rows']} | {entry['mean']:+.3f} | {entry['sigma']:.3f} |\n"
     text += TAIL
-    for number, (heading, table) in enumerate((tables or {}).items()):
-        text += "" if number else DENSITY.format(call=callable_name(title), folder=PRIOR_FOLDER)
+    for number, (heading, table) in enumerate(tables.items()):
+        text += "" if number else DENSITY.format(call=callable_name(title), folder=PRIOR_FOLDER) + _widened(density)
         text += f"\n### On the {heading}\n\n{calibration_table(table)}"
     stated = str(about.get("maps_provenance", {}).get("licence", ""))
     licence = licence_of(source=about["source"], mock=mock, stated=stated)
     write_atomically(path, (text + LIMITS.format(galaxies=limits_of(mock=mock), licence=licence)).encode())
+
+
+def _widened(density: Mapping[str, Any]) -> str:
+    """How many rows the density does not know, and what its scatter is without them, where that was measured."""
+    if not density.get("test_rows_widened"):
+        return ""
+    known = [f"{value:.4f} dex (`{name}`)" for name, value in density.get("test_scatter_inside", {}).items()]
+    inside = f"\nWithout them the scatter is {' and '.join(known)}." if known else ""
+    count, rows = density["test_rows_widened"], density["rows"]["test"]
+    return WIDENED.format(count=count, rows=rows, share=100.0 * count / rows, inside=inside)
 
 
 def _meaning(name: str) -> str:

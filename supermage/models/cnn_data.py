@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from astropy.table import Table
 from numpy.typing import NDArray
 from torch import Tensor
 
 from supermage.models.cnn import Scaling, Stretch, prepare, rebin_images, unusable
+from supermage.models.columns import COLUMNS
+from supermage.models.cuts import Cut, apply_cuts
 from supermage.models.map_store import MAPS, Maps, MapStore
 from supermage.models.splits import paper_split, split_by_group
 
@@ -51,14 +54,48 @@ class Inputs:
         return rebin_images(store.read(rows, self.stored), self.image_pixels)
 
 
-def usable_rows(store: MapStore, inputs: Inputs, targets: Sequence[str]) -> tuple[Rows, dict[str, int]]:
-    """Rows that a network can learn from, and how many were left out for which reason."""
-    finite = np.isfinite(np.stack([store.column(name) for name in targets])).all(0)
-    reasons = np.array([reason for rows in _chunks(np.arange(store.n_rows)) for reason in unusable(inputs.read(store, rows), inputs.names)])
+def cut_rows(store: MapStore, cuts: Sequence[str]) -> tuple[Rows, list[str]]:
+    """Rows that cuts leave, and one line for each cut: what it removed.
+
+    Parameters
+    ----------
+    store
+        Maps with the columns that the cuts ask for.
+    cuts
+        Texts like ``"m_star_30kpc > 5e9"``, see :meth:`supermage.models.cuts.Cut.parse`; in canonical units.
+
+    Raises
+    ------
+    DataError
+        If a text cannot be read, its column is missing, or no row is left.
+    """
+    rows, asked = np.arange(store.n_rows), [Cut.parse(text) for text in cuts]
+    if not asked:
+        return rows, []
+    table = Table({"row": rows})
+    for name in dict.fromkeys(cut.column for cut in asked):
+        table[name] = store.column(name)
+        table[name].unit = COLUMNS[name].unit or None if name in COLUMNS else None
+    kept, counts = apply_cuts(table, asked)
+    return np.asarray(kept["row"]), [str(count) for count in counts]
+
+
+def usable_rows(store: MapStore, inputs: Inputs, targets: Sequence[str], rows: Rows | None = None) -> tuple[Rows, dict[str, int]]:
+    """Rows that a network can learn from, and how many were left out for which reason.
+
+    Parameters
+    ----------
+    store, inputs, targets
+        The maps, which of them are used, and the names of what is predicted.
+    rows
+        Rows to choose from; all by default.
+    """
+    rows = np.arange(store.n_rows) if rows is None else rows
+    reasons = np.array([reason for part in _chunks(rows) for reason in unusable(inputs.read(store, part), inputs.names)], dtype=object)
+    for name in targets:
+        reasons[~np.isfinite(store.column(name)[rows]) & (reasons == "")] = f"{name} unknown"
     left_out = {str(reason): int(np.count_nonzero(reasons == reason)) for reason in np.unique(reasons) if reason}
-    if not finite.all():
-        left_out["a target that is no number"] = int(np.count_nonzero(~finite & (reasons == "")))
-    return np.flatnonzero(finite & (reasons == "")), left_out
+    return rows[reasons == ""], left_out
 
 
 def split_rows(
@@ -88,12 +125,14 @@ def split_rows(
     if leaking:
         split = paper_split(len(usable), 1, seed=seed)
         names: tuple[str, ...] = ("training", "validation", "test")
+        counts, galaxies = " / ".join(str(len(part)) for part in split), len(np.unique(store.column("galaxy_id")[usable]))
+        said = f"LEAKING, as the paper: every projection on its own, seed {seed}: {counts} rows of {galaxies} galaxies"
     else:
         galaxy, group = store.column("galaxy_id")[usable], store.column("group_id")[usable]
         split = split_by_group(np.where(group < 0, -1 - galaxy, group), fractions, seed)
-        names = PARTS
+        names, said = PARTS, split.description
     parts = {name: usable[rows] for name, rows in zip(names, split, strict=True)}
-    return {name: parts.get(name, usable[:0]) for name in PARTS}, split.description
+    return {name: parts.get(name, usable[:0]) for name in PARTS}, said
 
 
 def scaling_of(store: MapStore, rows: Rows, inputs: Inputs) -> dict[str, Scaling]:

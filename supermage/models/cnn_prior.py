@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from astropy.table import Column, Table
@@ -19,10 +19,16 @@ from supermage.models.stellar_light import SOLAR_MAGNITUDE
 from supermage.progress import Progress
 from supermage.recipe import Section
 
+if TYPE_CHECKING:
+    from supermage.models.mass_prior import MassPrior
+
 NEEDED = ("log_mstar", "log_mtot")
 """Targets of a network that can have a density."""
 
 CHUNK = 256
+
+WIDENED = 0.01
+"""Weight of the population above which a row counts as widened: what a description's ``test_rows_widened`` counts."""
 
 
 class PriorOptions(Section):
@@ -96,6 +102,26 @@ def inputs_of_density(cnn: CNN, store: MapStore, rows: Rows) -> Table:
     return table
 
 
+def scatter_inside(prior: MassPrior, truth: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """Standard deviation (dex) of median minus truth over the rows that are not widened; none where fewer than ten are left.
+
+    Parameters
+    ----------
+    prior
+        Batch shape (row,).
+    truth
+        Target -> true values, shape (row,); :data:`NEEDED` of them count.
+    """
+    from supermage.models.mass_scores import score_table
+    from supermage.models.out_of_distribution import population_weight
+
+    inside = np.flatnonzero(population_weight(prior.out_of_distribution.numpy()) <= WIDENED)
+    if len(inside) < 10:
+        return {}
+    scores = score_table(prior[inside], {name: truth[name][inside] for name in NEEDED if name in truth}, calibration_rows=len(inside))
+    return {name: float(entry["scatter"]) for name, entry in scores.items()}
+
+
 def train_prior(
     cnn: CNN, store: MapStore, inputs: Inputs, rows: Rows, options: PriorOptions, *, name: str, seed: int, artefact: Path, products: Path,
     progress: Progress,
@@ -138,7 +164,8 @@ def train_prior(
     problem: Any = mass_training.MassTraining(sample, given, seed + 1, f"{name}-prior")
     run_steps(problem, products / "prior-checkpoint.safetensors", "", None, progress=progress)
     found = load_mass_estimator(problem.finish(products / "prior" / "artefact", progress=progress))
-    own = {"of_network": cnn.description["sha256"], "mock": store.mock, "licence": str(store.provenance.get("licence", ""))}
+    own = {"of_network": cnn.description["sha256"], "mock": store.mock, "licence": str(store.provenance.get("licence", "")),
+           "test_scatter_inside": scatter_inside(problem.prior_of_part(found, "test"), problem.truth("test"))}  # fmt: skip
     found = found.with_about({**found.about, **own}).save(artefact / PRIOR_FOLDER)
     write_mass_card(products / "prior" / "card.md", found.about)
     (products / "prior-checkpoint.safetensors").unlink(missing_ok=True)

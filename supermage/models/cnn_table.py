@@ -9,7 +9,7 @@ paper's reference (Wang et al. 2020b).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from supermage.errors import RecipeError, nearest_name
+from supermage.errors import DataError, RecipeError, nearest_name
+from supermage.models.map_store import MapStore
 from supermage.recipe import Recipe
 from supermage.recipe_sections import TrainSection
 
@@ -29,6 +30,7 @@ GR = ("r_light", "g_r")
 V = ("mean_velocity", "dispersion")
 
 EARLY_SERSIC, EARLY_BULGE = 2.0, 0.5
+EARLY_COLUMNS = ("n_sersic", "b_t")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,12 @@ class Row:
     def network(self) -> tuple[tuple[str, ...], tuple[str, ...], int]:
         """What must be trained: rows that share it share a network."""
         return self.inputs, self.targets, self.image_pixels
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the maps that its training and its comparison need."""
+        truth = {"fdm_of_masses": ("log_fdm",), "ml_of_mass": ("log_mstar_2d", "log_ml_2d")}.get(self.prediction, (self.prediction,))
+        return tuple(dict.fromkeys((*self.targets, *truth, *(EARLY_COLUMNS if self.early_types else ()))))
 
 
 def _single(section: str, name: str, inputs: tuple[str, ...], target: str, mean: float, sigma: float) -> Row:
@@ -159,6 +167,24 @@ def recipe_text(recipe: Recipe) -> str:
     lines = ["[train]", f"kind = {json.dumps(recipe.train.kind)}", f"output = {json.dumps(recipe.train.output)}",
              f"seed = {recipe.train.seed}", "", "[train.options]"]  # fmt: skip
     return "\n".join([*lines, *(f"{key} = {json.dumps(value)}" for key, value in recipe.train.options.items())]) + "\n"
+
+
+def check_columns(chosen: Iterable[Row], store: MapStore) -> None:
+    """See that maps hold what rows need, before anything is trained on them.
+
+    Raises
+    ------
+    DataError
+        Naming the first row that lacks a map, or a column with a number in it, and which.
+    """
+    for row in chosen:
+        for name in row.inputs:
+            if name not in store.pixels:
+                raise DataError(f"{store.path}: the row {row.key} of Table 4 needs the maps {', '.join(row.inputs)}, got no {name}")
+        for name in row.columns:
+            if name not in store.columns or not np.isfinite(store.column(name)).any():
+                got = "none" if name not in store.columns else "one without a number"
+                raise DataError(f"{store.path}: the row {row.key} of Table 4 needs the column {name}, got {got}")
 
 
 def early_types(columns: Columns) -> NDArray[np.bool_]:

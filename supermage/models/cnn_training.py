@@ -8,7 +8,6 @@ set, and the loss is their mean squared error; weights as in He et al.; the colo
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,18 +20,19 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from supermage.errors import CheckpointError, DomainError, RecipeError, nearest_name
+from supermage.errors import CheckpointError, DataError, DomainError, RecipeError, nearest_name
 from supermage.models.adam import adam_init, adam_step
 from supermage.models.cnn import CNN, Stretch
 from supermage.models.cnn_card import write_cnn_card
-from supermage.models.cnn_data import Batches, Inputs, Rows, scaling_of, split_rows, usable_rows
+from supermage.models.cnn_data import Batches, Inputs, Rows, cut_rows, scaling_of, split_rows, usable_rows
 from supermage.models.cnn_prior import NEEDED, PriorOptions, train_prior
 from supermage.models.columns import TARGETS
+from supermage.models.cuts import Cut
 from supermage.models.devices import Precision, find_devices
 from supermage.models.map_store import MapStore
 from supermage.models.mock_maps import MockMaps, make_mock_maps
 from supermage.models.resnet import SMALLEST_MAP, MultiBranchResNet
-from supermage.models.training import CHECKPOINT_SECONDS, options_of, read_checkpoint, write_checkpoint
+from supermage.models.training import CHECKPOINT_SECONDS, fingerprint_of, options_of, read_checkpoint, write_checkpoint
 from supermage.progress import Progress, SilentProgress
 from supermage.recipe import Recipe, Section
 
@@ -56,13 +56,15 @@ class Options(Section):
     200 epochs still has 0.54 of the first one's rate; ``cosine`` lets it fall to nothing; ``none`` keeps it. ``turn``: maps turned by
     multiples of 90 degrees and mirrored at random. ``fractions``: of groups for training, validation, calibration and test.
     ``split = "paper"`` divides projections as the paper did, and leaks. ``memory``: GB of maps held. ``mock``: what maps to generate first,
-    where ``maps`` does not hold them yet. ``prior``: train a density of masses on the network's predictions, so that it gives a MassPrior.
+    where ``maps`` does not hold them yet. ``cuts``: texts such as ``"m_star_30kpc > 5e9"`` or ``"n_sersic <= 100 or missing"``, of columns
+    of the maps, in canonical units. ``prior``: train a density of masses on the network's predictions, so that it gives a MassPrior.
     """
 
     maps: str
     preset: Literal["paper", "small"] = "small"
     inputs: Annotated[tuple[MapName, ...], Field(min_length=1)] = ("r_light", "g_r", "mean_velocity", "dispersion")
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("log_mstar", "log_mtot")
+    cuts: tuple[str, ...] = ()
     width: Annotated[int, Field(ge=1)] = 16
     image_pixels: Annotated[int, Field(ge=SMALLEST_MAP)] = 96
     batch: Annotated[int, Field(ge=2)] = 32
@@ -86,11 +88,23 @@ class Options(Section):
                 raise ValueError(f"a target must be one of {', '.join(TARGETS)}, with _2d or _2rhsm after it{nearest_name(name, TARGETS)}")
         return value
 
+    @field_validator("cuts")
+    @classmethod
+    def _readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                Cut.parse(text)
+            except DataError as error:
+                raise ValueError(str(error).rpartition(", got ")[0]) from None
+        return value
+
     @field_validator("prior")
     @classmethod
     def _has_masses(cls, value: PriorOptions | None, info: ValidationInfo) -> PriorOptions | None:
         if value is not None and not set(NEEDED) <= set(info.data.get("targets", NEEDED)):
             raise ValueError(f"a density of masses needs the targets {' and '.join(NEEDED)}")
+        if value is not None and info.data.get("split") == "paper":
+            raise ValueError("a density of masses needs split = 'group': the paper's leaves no galaxy that the network has not seen")
         return value
 
     @field_validator("fractions")
@@ -160,9 +174,10 @@ class CNNTraining:
             raise RecipeError(f"train.options.batch: must hold two rows for each of {self.devices.world} devices, got {options.batch}")
         self.inputs = Inputs(options.inputs, options.image_pixels, options.stretch)
         stored = store.pixels.get("r_light", store.pixels.get("g_r", 0))
-        if {"r_light", "g_r"} & set(options.inputs) and stored % options.image_pixels:
-            raise RecipeError(f"train.options.image_pixels: must divide the {stored} pixels of the maps, got {options.image_pixels}")
-        usable, self.left_out = usable_rows(store, self.inputs, options.targets)
+        if {"r_light", "g_r"} & set(options.inputs) and stored < options.image_pixels:
+            raise RecipeError(f"train.options.image_pixels: must be at most the {stored} pixels of the maps, got {options.image_pixels}")
+        kept, self.cuts = cut_rows(store, options.cuts)
+        usable, self.left_out = usable_rows(store, self.inputs, options.targets, kept)
         self.parts, self.split = split_rows(store, usable, options.fractions, seed, leaking=options.split == "paper")
         truth = np.stack([store.column(name) for name in options.targets], axis=1)
         self.target_mean = truth[self.parts["training"]].mean(0)
@@ -180,6 +195,12 @@ class CNNTraining:
         self.per_epoch = max(1, len(self.parts["training"]) // options.batch)
         self.steps = self.per_epoch * options.epochs
         self.state = self._initial()
+
+    @property
+    def prepared(self) -> str:
+        """What was left out and why, and the rows of every part, in a few words."""
+        left_out = [f"{count} rows left out ({reason})" for reason, count in self.left_out.items()]
+        return "; ".join([*self.cuts, *left_out, ", ".join(f"{name} {len(rows)}" for name, rows in self.parts.items())])
 
     def _initial(self) -> dict[str, Tensor]:
         """All that changes besides weights and statistics: moments, best weights, losses of every epoch, the sum of this one's."""
@@ -306,7 +327,8 @@ class CNNTraining:
             cnn = CNN(self.network, self.scaling, self.options.targets, self.target_mean, self.target_deviation)
             cnn.description = {
                 "seed": self.seed, "mock": self.store.mock, "source": self.store.source, "maps_provenance": self.store.provenance,
-                "training": self.options.model_dump(), "aperture": "1rhsm", "left_out": self.left_out, "split": self.split,
+                "training": self.options.model_dump(), "aperture": "1rhsm", "cuts": self.cuts, "left_out": self.left_out,
+                "split": self.split,
                 "rows": {name: len(rows) for name, rows in self.parts.items()}, "leaking_split": self.options.split == "paper",
                 "history": {"training": history[0], "validation": history[1], "best_epoch": int(np.argmin(history[1])) + 1},
                 "scatter": {name: scatter_of(cnn, self.store, self.inputs, rows, self.truth)
@@ -334,29 +356,37 @@ def scatter_of(cnn: CNN, store: MapStore, inputs: Inputs, rows: Rows, truth: NDA
     return {name: {"mean": float(item.mean()), "sigma": float(item.std()), "rows": len(item)} for name, item in missed.items()}
 
 
-def build(recipe: Recipe, *, progress: Progress | None = None) -> CNNTraining:
-    """The problem of a recipe with ``kind = "galaxy-cnn"``; makes the maps first where the recipe says how."""
-    options = read_options(recipe)
+def open_maps(recipe: Recipe, options: Options, *, progress: Progress | None = None) -> MapStore:
+    """The maps of a recipe; makes them first where it says how."""
     if options.mock is not None:
         devices = find_devices(options.precision)
         if devices.is_first:
             make_mock_maps(recipe.path(options.maps), options.mock, progress=progress)
         devices.wait()
-    return CNNTraining(options, recipe.train.seed if recipe.train else 1, MapStore(recipe.path(options.maps)))
+    return MapStore(recipe.path(options.maps))
+
+
+def build(recipe: Recipe, *, progress: Progress | None = None) -> CNNTraining:
+    """The problem of a recipe with ``kind = "galaxy-cnn"``, on the maps of :func:`open_maps`."""
+    options = read_options(recipe)
+    return CNNTraining(options, recipe.train.seed if recipe.train else 1, open_maps(recipe, options, progress=progress))
 
 
 def train_cnn(recipe: Recipe, *, progress: Progress | None = None) -> Path:
-    """Train the network of a recipe; as :func:`supermage.models.training.train`, which calls this for its kind."""
+    """Train the network of a recipe; as :func:`supermage.models.training.train`, which calls this for its kind.
+
+    A checkpoint of another recipe or of other maps is refused as soon as the maps' columns are there, before any map is read.
+    """
     progress = progress or SilentProgress()
     if recipe.train is None:
         raise RecipeError("training needs a recipe with a [train] section, got none")
-    checkpoint = recipe.path("products") / "checkpoint.safetensors"
-    fingerprint = hashlib.sha256(recipe.train.model_dump_json().encode()).hexdigest()
-    stored = read_checkpoint(checkpoint, fingerprint)
-    problem = build(recipe, progress=progress)
-    progress.start("reading maps", None)
-    progress.done(", ".join(f"{name} {len(rows)}" for name, rows in problem.parts.items()))
-    with problem.store:
+    options, checkpoint = read_options(recipe), recipe.path("products") / "checkpoint.safetensors"
+    with open_maps(recipe, options, progress=progress) as store:
+        fingerprint = fingerprint_of(recipe, store.identity)
+        stored = read_checkpoint(checkpoint, fingerprint)
+        progress.start("reading maps", None)
+        problem = CNNTraining(options, recipe.train.seed, store)
+        progress.done(problem.prepared)
         problem.run(checkpoint, fingerprint, stored, progress=progress)
         artefact = problem.finish(recipe.path(recipe.train.output), checkpoint.parent, progress=progress)
     checkpoint.unlink(missing_ok=True)

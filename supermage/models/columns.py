@@ -30,6 +30,12 @@ def _by_name(*columns: Column) -> dict[str, Column]:
     return {column.name: column for column in columns}
 
 
+MOCK = "Mock galaxies, drawn from scaling relations by supermage's generator: neither observed nor simulated, for tests and offline runs."
+"""What every table of mock galaxies says of itself, as ``meta["mock"]``."""
+
+MOCK_COLUMNS = "mock_"
+"""How the names of columns begin that such tables alone have: what tells them where a file's format has no room for the words."""
+
 IDENTITY = _by_name(
     Column("galaxy_id", "", 0.0, 2.0**62, "number of the galaxy (subhalo)"),
     Column("group_id", "", 0.0, 2.0**62, "number of its friends-of-friends group"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from supermage.errors import DataError, DomainError
 from supermage.models.columns import COLUMNS, IDENTITY
-from supermage.models.map_parts import Rows, begin, is_whole, make_parts, part_names
+from supermage.models.map_parts import MEASURED, Rows, begin, is_whole, make_parts, part_names
 from supermage.models.map_store import finish_parts
 from supermage.models.maps import IMAGE_PIXELS, MAP_PIXELS
 from supermage.models.particles import Particles
+from supermage.models.stellar_light import has_light
 from supermage.models.training import to_json, write_atomically
 from supermage.progress import Progress, SilentProgress
 
@@ -53,18 +54,32 @@ class Request:
 
     def described(self) -> dict[str, Any]:
         """What the maps depend on; of the galaxies a hash."""
-        said = json.dumps([[item.path.name, item.galaxy_id, item.group_id, item.half_mass_radius, item.columns] for item in self.cutouts])
         own = {name: getattr(self, name) for name in ("source", "licence", "mock", "one_ratio", "image_pixels", "map_pixels", "part")}
-        return {**own, "galaxies": len(self.cutouts), "files_and_numbers": hashlib.sha256(said.encode()).hexdigest()[:16]}
+        measured = [name for name in MEASURED if name not in self.cutouts[0].columns]
+        return {**own, "measured": measured, **described_cutouts(self.cutouts)}
 
 
 @dataclass(frozen=True)
 class CutoutMaps:
-    """What came out: the store's folder, how many galaxies it holds, and the reason of each that it does not, by its file."""
+    """What came out.
+
+    Attributes
+    ----------
+    folder
+        Of the store.
+    galaxies
+        How many it holds.
+    left_out
+        The reason of each that it does not hold, by its file.
+    without_dark_matter
+        How many of those that it holds have none in their file: their total mass is unknown, and no row of theirs is trained on where the
+        target needs it.
+    """
 
     folder: Path
     galaxies: int
     left_out: dict[str, str]
+    without_dark_matter: int = 0
 
 
 def maps_of_cutouts(
@@ -94,7 +109,8 @@ def maps_of_cutouts(
     groups
         One a file, in the same order. Numbers of the friends-of-friends groups, by which splits go, -1 for a galaxy alone in its group; a
         galaxy's number is then its place among the files. Or a table with units: ``galaxy_id``, ``group_id``, and perhaps ``r_hsm``, which
-        is then the galaxy's half-mass radius, and any other canonical column (``n_sersic`` and ``b_t``: early types are chosen by them).
+        is then the galaxy's half-mass radius, and any other canonical column. ``n_sersic`` and ``b_t``, by which early types are chosen,
+        are measured where the table has no such column (:func:`supermage.models.map_parts.measured_columns`).
     folder
         Of the store, for :class:`supermage.models.map_store.MapStore` and the option ``maps`` of a recipe.
     source, licence
@@ -125,54 +141,84 @@ def maps_of_cutouts(
         if value < 1:
             raise DomainError(f"{name} must be at least 1, got {value}")
     folder, progress = Path(folder), progress or SilentProgress()
-    request = Request(_cutouts([Path(item) for item in files], groups), source, licence, mock, one_ratio, image_pixels, map_pixels, part)
+    request = Request(cutouts_of([Path(item) for item in files], groups), source, licence, mock, one_ratio, image_pixels, map_pixels, part)
     begin(folder, request.described())
     names = part_names(len(request.cutouts), part)
     make_parts(folder, names, make_part, request, processes=processes, progress=progress, title="making maps of cutouts", whole=is_done)
-    done = {name: json.loads(_beside(folder / name).read_text(encoding="utf-8")) for name in names}
-    left_out = {file: str(reason) for item in done.values() for file, reason in item["left_out"].items()}
-    held = [name for name, item in done.items() if item["galaxies"]]
-    if not held:
-        raise DataError(f"cutouts must hold a galaxy that can be used, got none in {len(files)} files: {next(iter(left_out.values()))}")
-    finish_parts(folder, held)
-    made = CutoutMaps(folder, sum(item["galaxies"] for item in done.values()), left_out)
-    progress.done("; ".join([f"{made.galaxies} galaxies, each from three sides", *_told(left_out)]))
+    done, left_out = what_was_done(folder, names)
+    finish_parts(folder, [name for name, item in done.items() if item["galaxies"]])
+    dark = sum(item.get("without_dark_matter", 0) for item in done.values())
+    made = CutoutMaps(folder, sum(item["galaxies"] for item in done.values()), left_out, dark)
+    words = [f"{dark} of them without dark matter in their file: total mass unknown"] if dark else []
+    progress.done("; ".join([f"{made.galaxies} galaxies, each from three sides", *words, *told(left_out)]))
     return made
 
 
 def make_part(path: Path, request: Request, number: int) -> None:
     """Make one part; the file beside it, which says that it is done and what was left out, comes last."""
-    from supermage.models.particle_files import read_particles
+    rows = Rows()
+    without: list[bool] = []
 
-    rows, left_out = Rows(), {}
-    for cutout in request.cutouts[number * request.part : (number + 1) * request.part]:
-        try:
-            particles = read_particles(cutout.path, galaxy_id=cutout.galaxy_id, group_id=cutout.group_id)
-            if not request.one_ratio:
-                _check_light(particles)
-            rows.add(particles, image_pixels=request.image_pixels, map_pixels=request.map_pixels,
-                     half_mass_radius=cutout.half_mass_radius, columns=cutout.columns)  # fmt: skip
-        except (DataError, DomainError) as error:
-            left_out[str(cutout.path)] = str(error)
+    def add(cutout: Cutout, particles: Particles) -> None:
+        if not request.one_ratio:
+            check_light(particles)
+        rows.add(particles, image_pixels=request.image_pixels, map_pixels=request.map_pixels,
+                 half_mass_radius=cutout.half_mass_radius, columns=cutout.columns)  # fmt: skip
+        without.append(not len(particles.dark_matter))
+
+    left_out = hand_over(request.cutouts[number * request.part : (number + 1) * request.part], add)
     if rows.columns:
         rows.write(path, source=request.source, mock=request.mock, provenance=request.described())
-    write_atomically(_beside(path), to_json({"galaxies": len(rows.columns) // 3, "left_out": left_out}))
+    say_done(path, {"galaxies": len(without), "without_dark_matter": sum(without), "left_out": left_out})
 
 
-def is_done(path: Path) -> bool:
+def hand_over(cutouts: Sequence[Cutout], add: Callable[[Cutout, Particles], None]) -> dict[str, str]:
+    """Read galaxy by galaxy and give each to ``add``; return the reason of every one that cannot be used, by its file."""
+    from supermage.models.particle_files import read_particles
+
+    left_out = {}
+    for cutout in cutouts:
+        try:
+            add(cutout, read_particles(cutout.path, galaxy_id=cutout.galaxy_id, group_id=cutout.group_id))
+        except (DataError, DomainError) as error:
+            left_out[str(cutout.path)] = str(error)
+    return left_out
+
+
+def say_done(path: Path, words: dict[str, Any]) -> None:
+    """Say beside a part that it is done: how many ``galaxies`` it holds, and the reasons of those ``left_out``."""
+    write_atomically(_beside(path), to_json(words))
+
+
+def is_done(path: Path, whole: Callable[[Path], bool] = is_whole) -> bool:
     """Whether a part need not be made again: all of its galaxies were left out, or its file is whole."""
     try:
-        told = json.loads(_beside(path).read_text(encoding="utf-8"))
-        return not told["galaxies"] or is_whole(path)
+        said = json.loads(_beside(path).read_text(encoding="utf-8"))
+        return not said["galaxies"] or whole(path)
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def what_was_done(folder: Path, names: Sequence[str]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """What :func:`say_done` said beside every part, by its name, and all that was left out, by its file.
+
+    Raises
+    ------
+    DataError
+        If no galaxy can be used.
+    """
+    done = {name: json.loads(_beside(folder / name).read_text(encoding="utf-8")) for name in names}
+    left_out = {file: str(reason) for item in done.values() for file, reason in item["left_out"].items()}
+    if not any(item["galaxies"] for item in done.values()):
+        raise DataError(f"cutouts must hold a galaxy that can be used, got none in {len(left_out)} files: {next(iter(left_out.values()))}")
+    return done, left_out
 
 
 def _beside(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def _told(left_out: dict[str, str]) -> list[str]:
+def told(left_out: dict[str, str]) -> list[str]:
     """How many were left out, and the most frequent reason without the name of the file."""
     if not left_out:
         return []
@@ -181,16 +227,28 @@ def _told(left_out: dict[str, str]) -> list[str]:
     return [f"{len(left_out)} left out ({count}: {reason})"]
 
 
-def _check_light(particles: Particles) -> None:
-    stars = particles.stars
-    if not stars.age.size and not all(stars.magnitude.get(band, np.empty(0)).size for band in ("g", "r")):
-        raise DataError("light needs magnitudes or ages of the stars, got neither: with one ratio for all the image is the stellar mass")
+def check_light(particles: Particles) -> None:
+    """Raise a DataError where neither magnitudes nor ages tell the stars' light."""
+    if not has_light(particles.stars):
+        raise DataError("light needs magnitudes or ages of the stars, got neither: with one ratio for all the light is the stellar mass")
 
 
-def _cutouts(files: list[Path], groups: Table | ArrayLike) -> tuple[Cutout, ...]:
-    """The galaxies, checked."""
+def described_cutouts(cutouts: Sequence[Cutout]) -> dict[str, Any]:
+    """How many galaxies, and a hash of their files, numbers, radii and columns."""
+    said = json.dumps([[item.path.name, item.galaxy_id, item.group_id, item.half_mass_radius, item.columns] for item in cutouts])
+    return {"galaxies": len(cutouts), "files_and_numbers": hashlib.sha256(said.encode()).hexdigest()[:16]}
+
+
+def cutouts_of(files: list[Path], groups: Table | ArrayLike) -> tuple[Cutout, ...]:
+    """The galaxies of files and of their groups or table, see :func:`maps_of_cutouts`.
+
+    Raises
+    ------
+    DataError
+        If files and groups do not match, or a file or a number comes twice.
+    """
     if not files:
-        raise DataError("maps need at least one cutout, got none")
+        raise DataError("galaxies need at least one cutout, got none")
     if isinstance(groups, Table):
         found = _of_table(files, groups)
     else:

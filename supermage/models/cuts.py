@@ -19,7 +19,7 @@ from supermage.models.columns import COLUMNS
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le, "==": operator.eq,
 }  # fmt: skip
-_TEXT = re.compile(r"^\s*(\w+)\s*(>=|<=|==|>|<)\s*([-+.\deE]+)\s*$")
+_TEXT = re.compile(r"^\s*(\w+)\s*(>=|<=|==|>|<)\s*([-+.\deE]+)(\s+or\s+missing)?\s*$")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Cut:
 
     @classmethod
     def parse(cls, text: str, *, missing: Literal["drop", "keep"] = "drop") -> Cut:
-        """The cut that a text like ``"m_star_30kpc > 5e9"`` says.
+        """The cut that a text like ``"m_star_30kpc > 5e9"`` says; with ``or missing`` after it rows without a value stay.
 
         Raises
         ------
@@ -65,10 +65,10 @@ class Cut:
         """
         match = _TEXT.match(text)
         try:
-            column, relation, bound = match.groups() if match else ("", "", "")
-            return cls(column, relation, float(bound), missing)
+            column, relation, bound, kept = match.groups() if match else ("", "", "", "")
+            return cls(column, relation, float(bound), "keep" if kept else missing)
         except ValueError:
-            raise DataError(f"a cut must read like 'm_star_30kpc > 5e9', got '{text}'") from None
+            raise DataError(f"a cut must read like 'm_star_30kpc > 5e9' or 'b_t <= 1 or missing', got '{text}'") from None
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,12 @@ class CutCount:
     removed: int
     missing: int
     skipped: bool = False
+
+    def __str__(self) -> str:
+        if self.skipped:
+            return f"not {self.cut}: no such column, not applied"
+        what = "without a value too" if self.cut.missing == "drop" else "without a value stay"
+        return f"not {self.cut}: {self.removed} of {self.before} rows left out, {self.missing} {what}"
 
 
 PAPER_CUTS = (Cut("m_star_30kpc", ">", 5e9), Cut("m_subhalo", "<", 1e14))

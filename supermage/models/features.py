@@ -13,7 +13,7 @@ from supermage.models.orbits import circularity_of, orbit_fractions
 from supermage.models.particles import Particles
 from supermage.models.sersic import fit_sersic
 from supermage.models.shape import axes_of
-from supermage.models.stellar_light import magnitude_of
+from supermage.models.stellar_light import has_light, magnitude_of
 
 FloatArray = NDArray[np.float64]
 
@@ -140,6 +140,10 @@ def measure_features(
     spin = lambda_r(first, second, velocity, luminosity_r, scale, aperture)
     if not math.isfinite(spin):
         notes.append("lambda_r is missing: no star moves along the line of sight")
+    if not len(particles.dark_matter):
+        notes.append("b_t, f_cold and f_hot are of orbits in the potential of stars and gas: there is no dark matter")
+    if not has_light(particles.stars):
+        notes.append("M_r and g_r are not to be trained on if their light is ours: stars without magnitudes and ages shine as their mass")
     if not math.isfinite(intrinsic.c_a):
         notes.append("c_a is missing: too few stars are left in the ellipsoid")
     M_r, M_g = (magnitude_of(float(light.sum()), band) for light, band in ((luminosity_r, "r"), (luminosity_g, "g")))

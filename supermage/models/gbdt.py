@@ -66,7 +66,7 @@ class GBDT:
         Errors by iteration, ``{"train": {"mae": [...], "mse": [...]}}``, and the same of ``"test"`` where there was a test set.
     """
 
-    text: str
+    text: str = field(repr=False)
     features: tuple[str, ...]
     missing: tuple[str, ...]
     target: str
@@ -74,9 +74,9 @@ class GBDT:
     rounds: int
     seed: int
     source: str = ""
-    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict, repr=False)
 
-    def predict(self, features: FloatArray, names: Sequence[str] | None = None, *, num_threads: int = 1) -> FloatArray:
+    def predict(self, features: FloatArray, names: Sequence[str], *, num_threads: int = 1) -> FloatArray:
         """Predict the target.
 
         Parameters
@@ -84,7 +84,7 @@ class GBDT:
         features
             Shape (row, feature); NaN where missing.
         names
-            Names of the columns, in their order; those that the trees do not know are passed over. The order of training by default.
+            Names of the columns, in their order, whatever it is; those that the trees do not know are passed over.
         num_threads
             Threads; the numbers do not depend on it.
 
@@ -105,7 +105,7 @@ class GBDT:
         predicted[self._lacks(ordered)] = np.nan
         return predicted
 
-    def unpredictable(self, features: FloatArray, names: Sequence[str] | None = None) -> NDArray[np.bool_]:
+    def unpredictable(self, features: FloatArray, names: Sequence[str]) -> NDArray[np.bool_]:
         """Rows that lack a feature which no training row lacked: LightGBM would read the gap as zero. Arguments as :meth:`predict`."""
         return self._lacks(self._in_order(features, names))
 
@@ -135,8 +135,8 @@ class GBDT:
 
         return lightgbm.Booster(model_str=self.text)
 
-    def _in_order(self, features: FloatArray, names: Sequence[str] | None) -> FloatArray:
-        names = self.features if names is None else tuple(names)
+    def _in_order(self, features: FloatArray, names: Sequence[str]) -> FloatArray:
+        names = tuple(names)
         _check_matrix(features, names)
         column = {name: number for number, name in enumerate(names)}
         for name in self.features:

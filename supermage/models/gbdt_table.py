@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from supermage.errors import DataError, nearest_name
 from supermage.models.columns import PAPER_FEATURES
-from supermage.models.gbdt import GBDT, train_gbdt
+from supermage.models.gbdt import GBDT, ROUNDS, train_gbdt
+from supermage.models.splits import check_no_leak
 
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
@@ -152,10 +154,12 @@ def measure(
     target: FloatArray,
     splits: Sequence[tuple[IndexArray, IndexArray]],
     *,
+    group: NDArray[Any] | None,
     target_name: str,
     seed: int = 0,
     num_threads: int = 1,
     source: str = "",
+    rounds: int = ROUNDS,
 ) -> list[Outcome]:
     """Train and test trees once for each split.
 
@@ -169,25 +173,31 @@ def measure(
         log10 of the true values, shape (row,); rows where it is not finite take no part.
     splits
         Training and test rows.
+    group
+        Group of every row (`supermage.models.splits.groups_of`), of which none may stand on both sides; None only where that is what is
+        measured.
     target_name
         Canonical name of the target.
-    seed, num_threads, source
+    seed, num_threads, source, rounds
         As :func:`supermage.models.gbdt.train_gbdt`.
 
     Raises
     ------
     DataError
-        If a feature is absent, or too few rows are left.
+        If a feature is absent, too few rows are left, or a group stands on both sides.
     """
+    if group is not None:
+        for parts in splits:
+            check_no_leak(group, parts)
     features, usable = matrix_of(columns, names), np.isfinite(target)
     outcomes = []
     for train, test in splits:
         train, test = train[usable[train]], test[usable[test]]
         model = train_gbdt(
             features[train], target[train], names=names, target_name=target_name, test=(features[test], target[test]), seed=seed,
-            num_threads=num_threads, source=source,
+            num_threads=num_threads, source=source, rounds=rounds,
         )  # fmt: skip
-        predicted = model.predict(features[test], num_threads=num_threads)
+        predicted = model.predict(features[test], names, num_threads=num_threads)
         outcomes.append(Outcome(model, test, predicted, scatter_of(predicted, target[test])))
     return outcomes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from supermage.errors import DataError
 from supermage.models.map_store import MapStore, write_maps
@@ -18,6 +20,9 @@ from supermage.models.training import to_json, write_atomically
 from supermage.progress import Progress
 
 REQUEST = "request.json"
+
+MEASURED = ("n_sersic", "b_t")
+"""Columns that are measured where no table has them: early types are chosen by them."""
 
 Make = Callable[[Path, Any, int], None]
 """Makes the part of a number: its file, the request, the number. Other processes import it by its name."""
@@ -31,12 +36,12 @@ def begin(folder: Path, wanted: dict[str, Any]) -> None:
     folder
         Of the parts.
     wanted
-        What the maps depend on, as JSON writes it.
+        What the parts depend on, as JSON writes it.
 
     Raises
     ------
     DataError
-        If the folder holds maps of another request, or cannot be written.
+        If the folder holds parts of another request, or cannot be written.
     """
     path = folder / REQUEST
     try:
@@ -45,18 +50,19 @@ def begin(folder: Path, wanted: dict[str, Any]) -> None:
         raise DataError(f"{path}: must be readable, got a damaged file; remove the folder to start anew") from None
     if begun is not None and begun != wanted:
         other = next((key for key in {**wanted, **begun} if begun.get(key) != wanted.get(key)), "other keys")
-        raise DataError(f"{folder}: maps must be continued as they were begun, with {other} = {begun.get(other)}, got {wanted.get(other)}; "
+        was, now = begun.get(other), wanted.get(other)
+        raise DataError(f"{folder}: parts must be continued as they were begun, with {other} = {was}, got {now}; "
                         "take another folder or remove this one")  # fmt: skip
     if begun is None:
         try:
             write_atomically(path, to_json(wanted))
         except OSError as error:
-            raise DataError(f"maps must go to a folder that can be written, got {folder} ({error.strerror})") from None
+            raise DataError(f"parts must go to a folder that can be written, got {folder} ({error.strerror})") from None
 
 
-def part_names(galaxies: int, part: int) -> list[str]:
+def part_names(galaxies: int, part: int, ending: str = ".nc") -> list[str]:
     """Names of the files of so many galaxies, ``part`` in each."""
-    return [f"part-{number:05d}.nc" for number in range(-(-galaxies // part))]
+    return [f"part-{number:05d}{ending}" for number in range(-(-galaxies // part))]
 
 
 def is_whole(path: Path) -> bool:
@@ -135,7 +141,8 @@ class Rows:
         image_pixels, map_pixels, half_mass_radius
             As of :func:`supermage.models.maps.make_maps`.
         columns
-            Further columns by canonical name, the same in all three rows; ``r_hsm``, the radius that the maps reach three times, is added.
+            Further columns by canonical name, the same in all three rows. Added are ``r_hsm``, the radius that the maps reach three times,
+            and what is absent of :data:`MEASURED` (:func:`measured_columns`).
 
         Raises
         ------
@@ -150,11 +157,12 @@ class Rows:
         maps = three_projections(particles, image_pixels=image_pixels, map_pixels=map_pixels, half_mass_radius=half_mass_radius)
         found: list[dict[str, float]] = []
         given = {**(columns or {}), "r_hsm": checked_half_mass_radius(particles, half_mass_radius)}
+        light = [observed_luminosities(particles, axis) for axis in range(3)]
+        measured = measured_columns(particles, light, given["r_hsm"], [name for name in MEASURED if name not in given])
         for axis in range(3):
-            light = observed_luminosities(particles, axis)["r"]
-            targets = targets_of_particles(particles, axis, luminosity_r=light, half_mass_radius=half_mass_radius)
+            targets = targets_of_particles(particles, axis, luminosity_r=light[axis]["r"], half_mass_radius=half_mass_radius)
             identity = {"galaxy_id": particles.galaxy_id, "group_id": particles.group_id, "projection": axis}
-            found.append({**identity, **given, **targets})
+            found.append({**identity, **given, **measured[axis], **targets})
         self.maps.extend(maps)
         self.columns.extend(found)
 
@@ -164,3 +172,34 @@ class Rows:
 
         table = {name: np.array([item[name] for item in self.columns]) for name in self.columns[0]}
         write_maps(path, stack_maps(self.maps), table, source=source, mock=mock, provenance=provenance)
+
+
+def measured_columns(
+    particles: Particles, light: Sequence[Mapping[str, NDArray[np.float64]]], half_mass_radius: float, names: Sequence[str]
+) -> list[dict[str, float]]:
+    """Features of :func:`supermage.models.features.measure_features` from three sides, one mapping for each.
+
+    Parameters
+    ----------
+    particles
+        About the centre and at rest.
+    light
+        Of the stars by band, behind dust, for each axis.
+    half_mass_radius
+        R_hsm, kpc.
+    names
+        Of the features; of none nothing is measured. NaN where they cannot be measured, ``b_t`` also where the file has no dark matter:
+        the potential is not known then.
+    """
+    from supermage.models.features import features_of, intrinsic_features
+
+    if not names:
+        return [{} for _ in light]
+    try:
+        shared = intrinsic_features(particles, half_mass_radius=half_mass_radius)
+        found = [features_of(particles, axis, luminosity_r=item["r"], luminosity_g=item["g"], half_mass_radius=half_mass_radius,
+                             intrinsic=shared) for axis, item in enumerate(light)]  # fmt: skip
+    except DataError:
+        return [dict.fromkeys(names, math.nan) for _ in light]
+    dark = len(particles.dark_matter) > 0
+    return [{name: item[name] if dark or name != "b_t" else math.nan for name in names} for item in found]

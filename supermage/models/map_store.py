@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -241,6 +242,14 @@ class MapStore:
         if name not in self.columns:
             raise DataError(f"{self.path}: the maps must come with the column '{name}', got none{nearest_name(name, self.columns)}")
         return np.concatenate([file[name][...] for file in self._files])
+
+    @property
+    def identity(self) -> str:
+        """What tells these maps from others without reading them: a hash of source, provenance, pixels and all columns, row by row."""
+        said = hashlib.sha256(json.dumps([self.source, self.mock, self.provenance, self.pixels], sort_keys=True).encode())
+        for name in sorted(self.columns):
+            said.update(name.encode() + np.ascontiguousarray(self.column(name)).tobytes())
+        return said.hexdigest()
 
     def read(self, rows: NDArray[np.int64], names: Sequence[str]) -> Maps:
         """Maps of some rows, in the order of ``rows``.

@@ -41,18 +41,28 @@ TAIL = """
 Coverage: share of central intervals that hold the truth. By tercile: 68 % intervals, by true value, lowest first. KS: largest distance of
 the distribution of probability integral transforms from uniform, with the p-value of a two-sample test of
 n = n_cal n_test / (n_cal + n_test), Holm over the targets. CRPS: continuous ranked probability score; bias and scatter: mean and standard
-deviation of median minus truth. `log_mdm` and `log_fdm`: galaxies with dark matter.
+deviation of median minus truth. `log_mdm` and `log_fdm`: galaxies with dark matter. The recalibration stays whatever these tables say of
+it: a choice made on them would spoil them.
 """
 
-AS_TABLE = '`supermage.load_model("{call}").predict(table)`. Written by `supermage train models/{name}/recipe.toml`.'
+AS_TABLE = '`supermage.load_model("{call}").predict(table)`. Written by `supermage train {recipe}`.'
 AS_NETWORK = '`supermage.load_model("{call}").predict(maps)`: the features are predictions of that network. Trained with it.'
 
 SIMULATED = """\
 - Simulated galaxies: their structure is not quite that of real ones, and their features are the simulation's own: magnitudes without dust,
   dispersion, spin and radii of particles in space. On observations the intervals mean what they say as far as the simulation does, and no
   score tells how far that is.
+- `log_ml` is the stellar mass within R_hsm over half of the whole galaxy's r light, without dust: the ratio within R_hsm only where light
+  follows mass.
 - The rows are no complete box: the most massive groups and some others are missing.
 """
+WITHIN_30_KPC = """\
+- `m_star_total`, `m_gas_total` and `r50_3d` mean stars and gas within 30 kpc and the radius of half of those stars, as EAGLE's tables have
+  them. TNG's group catalogue has all three of the whole subhalo: above 10^11.5 Msun of stars that biases Mtot by +0.14 dex. R50 of all
+  stars beside a mass within 30 kpc biases M* by -0.12 dex from 10^11 to 10^11.5 Msun and by -0.22 dex above.
+"""
+"""Of ``tng-shared``."""
+
 OWN = """\
 - The galaxies are those of the source above, selected and measured as there. On others the intervals mean what they say as far as those
   are like them, and no score tells how far that is.
@@ -61,6 +71,10 @@ OWN = """\
 MOCK = """\
 - Generated galaxies, made from scaling relations: no simulation and no observation is in these files. They are for running and testing
   everything offline; masses predicted with them say nothing about real galaxies.
+"""
+SAME_GALAXIES = """\
+- Each galaxy is in the tables with {spheres} spheres, which are not independent: the p-values come out too small, and the shares of
+  intervals that hold the truth are known as well as {galaxies} galaxies tell them.
 """
 ON_AVERAGE = "- Coverage holds on average over galaxies like these, not for each kind of them.\n"
 
@@ -88,7 +102,7 @@ def write_mass_card(path: Path, about: dict[str, Any]) -> None:
     text = HEAD.format(
         **{key: about[key] for key in ("name", "version", "sha256", "seed", "source", "split", "validation", "test_rows_widened")},
         **{key: network[key] for key in ("members", "components", "hidden", "depth")},
-        use=_use(about), sphere=SPHERES[about["aperture"]], cuts="; ".join(about["cuts"]) or "nothing",
+        use=_use(about, path), sphere=SPHERES[about["aperture"]], cuts="; ".join(about["cuts"]) or "nothing",
         features=", ".join(about["features"]), edge=EDGE, needs=", ".join(about["needs"]),
         rows=", ".join(f"{name} {about['rows'][name]}" for name in PARTS), steps=training["steps"], rounds=training["rounds"],
     )  # fmt: skip
@@ -115,12 +129,14 @@ def licence_of(*, source: str, mock: bool, stated: str) -> str:
     return f"Galaxies of {source or 'a source without a name'}; none of them is in these files, only what was fitted to them. {told}\n"
 
 
-def _use(about: dict[str, Any]) -> str:
-    """How the density is called: a network's has no name of its own."""
+def _use(about: dict[str, Any], path: Path) -> str:
+    """How the density is called, a network's has no name of its own; and the recipe as it lies seen from above a folder ``models``."""
     name = str(about["name"])
     if "of_network" in about:
         return AS_NETWORK.format(call=callable_name(name.removesuffix("-prior")))
-    return AS_TABLE.format(name=name, call=callable_name(name))
+    folder = path.parent.resolve()
+    recipe = f"models/{name}/recipe.toml" if (folder.parent.name, folder.name) == ("models", name) else "recipe.toml"
+    return AS_TABLE.format(call=callable_name(name), recipe=recipe)
 
 
 def callable_name(name: str) -> str:
@@ -137,10 +153,14 @@ def limits_of(*, mock: bool) -> str:
 
 def _ending(about: dict[str, Any]) -> str:
     """Limits and licence by what the galaxies are: rows of TNG, generated ones, or anyone's."""
-    limits, licence = SIMULATED + ON_AVERAGE, LICENCE_OF_TNG
+    shared = WITHIN_30_KPC if about["training"]["sample"] == "tng-shared" else ""
+    limits, licence = SIMULATED + shared + ON_AVERAGE, LICENCE_OF_TNG
     if about["training"]["sample"] not in ("tng", "tng-shared"):
         mock = bool(about.get("mock", False))
         limits, licence = limits_of(mock=mock), licence_of(source=about["source"], mock=mock, stated=about.get("licence", ""))
+    if about["training"]["sample"] == "tng-shared":
+        spheres = about["training"]["apertures"]
+        limits += SAME_GALAXIES.format(spheres=spheres, galaxies=about["rows"]["test"] // spheres)
     return f"\n## Limits\n\n{limits}\n## Licence and citation\n\n{licence}"
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from supermage.errors import DataError, DomainError, ModelFileError
 from supermage.models.catalogue import canonical, check_features, column_values, reasons, some_of
-from supermage.models.columns import COLUMNS
+from supermage.models.columns import APERTURES, COLUMNS
 from supermage.models.feature_space import FeatureSpace, columns_of, derive
 from supermage.models.gbdt import GBDT, TEXT_START, gbdt_of_text
 from supermage.models.mass_coordinates import DEFAULT, check_targets
@@ -64,7 +64,7 @@ class Anchor:
         linear = inputs @ self.slopes[:, :-1].T + self.slopes[:, -1]
         if not len(inputs):
             return linear
-        return linear + np.stack([trees.predict(inputs, num_threads=num_threads) for trees in self.trees], axis=1)
+        return linear + np.stack([trees.predict(inputs, trees.features, num_threads=num_threads) for trees in self.trees], axis=1)
 
     def network_inputs(self, inputs: FloatArray, latents: FloatArray) -> FloatArray:
         """What the networks see: inputs, and the guesses standardised."""
@@ -180,6 +180,8 @@ class MassEstimator:
         DataError
             As :meth:`predict`.
         """
+        if not isinstance(table, Table):
+            raise DataError(f"a catalogue must be an astropy Table with units on its columns, got a {type(table).__name__}")
         columns = self._values(table)
         standard = self.space.standardise(derive(self.space.names, columns))
         light = light_of(columns["M_r"]) if self.has_light and "M_r" in columns else np.full(len(table), np.nan)
@@ -312,15 +314,20 @@ def _assembled(folder: Path, about: dict[str, Any], tensors: dict[str, Tensor], 
     layers = [tensors[f"layers.{number}"] for number in range(shape.members * len(shape.layers))]
     population = Population(tensors["population.log_weight"], tensors["population.mean"], tensors["population.factor"])
     warp = Warp(torch.tensor(calibration["warp"], dtype=torch.float64))
+    names, needs = tuple(about["features"]), tuple(about["needs"])
+    if about["aperture"] not in (*APERTURES, "ratio") or not needs or not set(needs) <= set(names):
+        raise ValueError
     texts = [TEXT_START + text for text in (folder / TREES_FILE).read_text(encoding="utf-8").split(TEXT_START)[1:]]
     trees = tuple(gbdt_of_text(text.encode(), item, source=str(folder)) for text, item in zip(texts, about["trees"], strict=True))
+    if any(item.features != (*names, *(f"{name}_missing" for name in names)) for item in trees):
+        raise ValueError
     return MassEstimator(
         str(about["name"]),
-        FeatureSpace(tuple(about["features"]), arrays["space.mean"], arrays["space.spread"], arrays["space.correlation"]),
+        FeatureSpace(names, arrays["space.mean"], arrays["space.spread"], arrays["space.correlation"]),
         TrainingRegion(arrays["region.mean"], arrays["region.covariance"], float(calibration["edge"])),
         Anchor(arrays["anchor.slopes"], trees, arrays["anchor.mean"], arrays["anchor.spread"]),
         ConditionalDensity(shape, layers, tensors["spread"], population, warp),
-        tuple(about["needs"]), str(about["aperture"]), about,
+        needs, str(about["aperture"]), about,
     )  # fmt: skip
 
 

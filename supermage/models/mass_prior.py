@@ -142,7 +142,10 @@ class Marginal(Distribution):
         return self._line.quantile(value)
 
     def quantiles(self, probabilities: Sequence[float]) -> Tensor:
-        """Quantiles on a last axis, shape (*batch, len(probabilities))."""
+        """Quantiles on a last axis, shape (*batch, len(probabilities)), to the last digits; of log Mtot 75 ms a row on one core.
+
+        For many rows :func:`supermage.models.mass_quantiles.fast_quantiles`, to 2e-4 dex, which ``supermage predict`` uses.
+        """
         points = torch.tensor(probabilities, dtype=torch.float64).reshape(-1, *[1] * len(self.batch_shape))
         return self.icdf(points.expand(-1, *self.batch_shape)).movedim(0, -1)
 
@@ -230,6 +233,15 @@ class MassPrior(Distribution):
 
     def __iter__(self) -> Iterator[MassPrior]:
         return (self[row] for row in range(len(self)))
+
+    def __call__(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """A draw, as ``pyro.sample`` asks for one."""
+        return self.rsample(sample_shape)
+
+    @property
+    def event_dim(self) -> int:
+        """Axes of an event, under the name that Pyro has for it."""
+        return len(self.event_shape)
 
     def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> MassPrior:
         """The same density with a larger batch."""

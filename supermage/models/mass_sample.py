@@ -128,7 +128,8 @@ def _groups(table: Table) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
 
 def read_own_sample(
     path: Path, *, aperture: str = "1rhsm", cuts: Sequence[str] = (), columns: Mapping[str, str] | None = None,
-    units: Mapping[str, str] | None = None,
+    units: Mapping[str, str] | None = None, mass_30kpc: tuple[Path, str] | None = None,
+    source: str = "",
 ) -> Sample:  # fmt: skip
     """The rows of a user's catalogue whose stellar and total mass are known.
 
@@ -137,12 +138,15 @@ def read_own_sample(
 
     Parameters
     ----------
-    path, columns, units
+    path, columns, units, mass_30kpc
         As in :func:`supermage.models.catalogue.read_catalogue`.
     aperture
         ``1rhsm`` or ``2rhsm``.
     cuts
-        Texts like ``"m_star_30kpc > 5e9"``, in canonical units; rows without a value are left out.
+        Texts like ``"m_star_30kpc > 5e9"``, in canonical units, or ``"n_sersic <= 100 or missing"``; see
+        :meth:`supermage.models.cuts.Cut.parse`.
+    source
+        Where the galaxies come from, in a few words; the file's name by default.
 
     Raises
     ------
@@ -150,7 +154,7 @@ def read_own_sample(
         If the catalogue cannot be used, a cut cannot be read or its column is missing, or no row is left.
     """
     asked = [Cut.parse(text) for text in cuts]
-    table = read_catalogue(path, columns=columns, units=units)
+    table = read_catalogue(path, columns=columns, units=units, mass_30kpc=mass_30kpc)
     said = []
     if "flag" in table.colnames:
         flag = _flags(table)
@@ -159,9 +163,9 @@ def read_own_sample(
             raise DataError(f"a sample must hold at least one galaxy, got {said[0]}")
         table = table[flag]
     table, counts = apply_cuts(table, asked)
-    for count in counts:
-        said.append(f"not {count.cut}: {count.removed} of {count.before} rows left out, and {count.missing} without a value")
-    source = f"{path.name}: {table.meta['mock']}" if "mock" in table.meta else path.name
+    said += [str(count) for count in counts]
+    source = source or path.name
+    source = f"{source}: {table.meta['mock']}" if "mock" in table.meta else source
     return sample_of_table(table, aperture=aperture, source=source, cuts=said)
 
 
@@ -178,8 +182,8 @@ def _flags(table: Table) -> NDArray[np.bool_]:
     return there & np.isin(words, _YES)
 
 
-def read_tng_sample(path: Path, *, aperture: str = "1rhsm") -> Sample:
-    """Galaxies of TNG100-1 of cosmological origin, with the masses within one or two R_hsm.
+def read_tng_sample(path: Path, *, aperture: str = "1rhsm", cuts: Sequence[str] = ()) -> Sample:
+    """Galaxies of TNG100-1 of cosmological origin, with the masses within one or two R_hsm, and what cuts leave of them.
 
     Raises
     ------
@@ -188,8 +192,9 @@ def read_tng_sample(path: Path, *, aperture: str = "1rhsm") -> Sample:
     """
     table = read_tng_rows(path)
     flag = np.asarray(table["flag"], dtype=bool)
-    cuts = [f"not of cosmological origin (SubhaloFlag 0): {np.count_nonzero(~flag)} of {len(flag)} rows left out"]
-    return sample_of_table(table[flag], aperture=aperture, source=TNG_SOURCE, cuts=cuts)
+    kept, counts = apply_cuts(table[flag], [Cut.parse(text) for text in cuts])
+    said = [f"not of cosmological origin (SubhaloFlag 0): {np.count_nonzero(~flag)} of {len(flag)} rows left out", *map(str, counts)]
+    return sample_of_table(kept, aperture=aperture, source=TNG_SOURCE, cuts=said)
 
 
 def read_shared_sample(

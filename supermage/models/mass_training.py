@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,15 @@ FloatArray = NDArray[np.float64]
 
 PARTS = ("train", "validation", "calibration", "test")
 
+OF_CATALOGUES = ("cuts", "columns", "units", "mass_30kpc", "source", "licence")
+"""Options of one's own catalogues."""
+
+WATCHED_ROWS = 2000
+"""Training rows whose loss is watched, at most."""
+
+LIGHT = ("M_r", "M_K")
+"""Features of which a row must have one, where nothing else is said."""
+
 GAPS_TOGETHER = (("U_B", "B_V"), ("M_K", "V_K"), ("g_r", "r_i", "i_z"), ("f_disk_2d", "f_disk_1d", "log_bulge_index"))
 """Features that catalogues lack together."""
 
@@ -47,9 +57,11 @@ class Options(Schedule):
     ``sample`` says what the rows are: ``tng`` (the reference rows), ``tng-shared`` (the same as EAGLE's tables would list them, within
     ``apertures`` spheres for each galaxy, dark masses moved by ``discrepancy`` dex) or ``catalogue`` (any with masses and groups; with
     ``columns`` and ``units`` of your own as in ``supermage predict``, and ``cuts`` such as ``"m_star_30kpc > 5e9"``).
-    ``features`` is a preset or a list; a row needs one of ``needs``. ``fractions`` are those of train, validation, calibration and test.
-    ``masked`` copies of each training row lose features by chance ``gap``, and make up ``masked_share`` of a batch. ``noise`` blurs the
-    networks' inputs, in spreads.
+    With ``tng`` too ``cuts`` may be given; a group catalogue takes ``mass_30kpc``, file and data set of the stars within 30 kpc that it
+    lacks. Of a catalogue of your own, ``source`` and ``licence`` say on the card where its galaxies come from and on what terms.
+    ``features`` is a preset or a list; a row needs one of ``needs`` (``M_r`` and ``M_K`` if they are features). ``fractions`` are those of
+    train, validation, calibration and test. ``masked`` copies of each training row lose features by chance ``gap``, and make up
+    ``masked_share`` of a batch. ``noise`` blurs the networks' inputs, in spreads.
     """
 
     optimiser: Literal["soap", "adam"] = "adam"
@@ -61,11 +73,14 @@ class Options(Schedule):
     cuts: list[str] = Field(default_factory=list)
     columns: dict[str, str] = Field(default_factory=dict)
     units: dict[str, str] = Field(default_factory=dict)
+    mass_30kpc: tuple[str, str] | None = None
+    source: str = ""
+    licence: str = ""
     aperture: Literal["1rhsm", "2rhsm"] = "1rhsm"
     apertures: Annotated[int, Field(ge=1)] = 4
     discrepancy: Annotated[float, Field(ge=0)] = 0.1
     features: str | list[str] = "group catalogue"
-    needs: list[str] = Field(default_factory=lambda: ["M_r", "M_K"])
+    needs: list[str] = Field(default_factory=list)
     fractions: tuple[float, float, float, float] = (0.5, 0.1, 0.2, 0.2)
     masked: Annotated[int, Field(ge=0)] = 2
     masked_share: Annotated[float, Field(ge=0, lt=1)] = 0.3
@@ -101,7 +116,10 @@ class MassTraining:
         self.schedule = self.options = options
         self.sample, self.seed, self.name = sample, seed, name
         self.names = feature_names(options.features)
-        for need in options.needs:
+        self.needs = options.needs or [name for name in LIGHT if name in self.names]
+        if not self.needs:
+            raise RecipeError(f"train.options.needs must name a feature that a row must have, got none for {', '.join(self.names)}")
+        for need in self.needs:
             if need not in self.names:
                 raise RecipeError(f"train.options.needs must name features of the model, got {need!r}")
         if sample.aperture == "ratio" and CHOSEN not in self.names:
@@ -124,6 +142,10 @@ class MassTraining:
         self.shape = NetworkShape(self.inputs.shape[1], 3, options.members, options.components, options.hidden, options.depth)
         self.parameters = [layer.requires_grad_() for layer in draw_layers(self.shape, seed)]
         self.population = fit_population(_finite_rows(self.latents[train]), options.population)
+        self._validation: tuple[Tensor, Tensor] | None = None
+        self.history: dict[str, Any] = {}
+        self.prepared = "; ".join([*sample.cuts, ", ".join(f"{name} {len(rows)}" for name, rows in self.parts.items())])
+        self.identity = hashlib.sha256(np.concatenate([features, self.latents], axis=1).tobytes() + sample.group.tobytes()).hexdigest()
 
     def loss(self, step: int) -> Tensor:
         """Negative log likelihood per row of a batch for each member, plus the weight decay; from the seed and the step alone."""
@@ -142,20 +164,29 @@ class MassTraining:
     @torch.no_grad()
     def note(self) -> str:
         """Mean log density of the ensemble on validation rows, per row, in the networks' units."""
-        rows = self.parts["validation"]
-        inputs = self.space.inputs(self.standard[rows])
-        anchored = self.anchor.latents(inputs)
-        target = torch.tensor(self.latents[rows] - anchored) / self.spread
-        found = components(self.parameters, self.shape, torch.tensor(self.anchor.network_inputs(inputs, anchored))).log_density(target)
-        value = (torch.logsumexp(found, dim=0) - np.log(self.shape.members)).mean()
-        return f"log density of validation rows {value:.3f}"
+        return f"log density of validation rows {-self.watch()[1]:.3f}"
+
+    @torch.no_grad()
+    def watch(self) -> tuple[float, float]:
+        """Negative log density of the ensemble per row, of training rows without gaps (a part of them) and of the validation rows."""
+        seen = self.inputs[: min(self.complete, WATCHED_ROWS)], self.target[: min(self.complete, WATCHED_ROWS)]
+        if self._validation is None:
+            rows = self.parts["validation"]
+            inputs = self.space.inputs(self.standard[rows])
+            anchored = self.anchor.latents(inputs)
+            target = torch.tensor(self.latents[rows] - anchored) / self.spread
+            self._validation = torch.tensor(self.anchor.network_inputs(inputs, anchored)), target
+        losses = []
+        for given, wanted in (seen, self._validation):
+            found = components(self.parameters, self.shape, given).log_density(wanted)
+            losses.append(-float((torch.logsumexp(found, dim=0) - np.log(self.shape.members)).mean()))
+        return losses[0], losses[1]
 
     def finish(self, output: Path, *, progress: Progress) -> Path:
         """Recalibrate on the calibration part, measure on the test part, write artefact and card."""
         layers = [layer.detach().clone() for layer in self.parameters]
         density = ConditionalDensity(self.shape, layers, self.spread, self.population, Warp.identity(3))
-        needs = tuple(self.options.needs)
-        estimator = MassEstimator(self.name, self.space, self.region, self.anchor, density, needs, self.sample.aperture, {})
+        estimator = MassEstimator(self.name, self.space, self.region, self.anchor, density, tuple(self.needs), self.sample.aperture, {})
         progress.start("recalibrating", None)
         estimator = estimator.with_warp(self._recalibrated(self.prior_of_part(estimator, "calibration")))
         progress.done()
@@ -187,7 +218,7 @@ class MassTraining:
             for group in filter(None, together):
                 if self.names[group[0]] != CHOSEN:
                     copy[np.ix_(np.flatnonzero(generator.random(len(train)) < self.options.gap), np.array(group))] = np.nan
-            lost = np.isnan(copy[:, [self.names.index(name) for name in self.options.needs]]).all(axis=1)
+            lost = np.isnan(copy[:, [self.names.index(name) for name in self.needs]]).all(axis=1)
             copy[lost] = self.standard[train][lost]
             parts.append(copy)
         return np.tile(train, len(parts)), np.concatenate(parts)
@@ -223,7 +254,8 @@ class MassTraining:
         return {
             "seed": self.seed, "training": self.options.model_dump(), "source": self.sample.source, "cuts": self.sample.cuts,
             "split": self.split.description, "rows": {name: len(rows) for name, rows in self.parts.items()}, "scores": scores,
-            "validation": self.note(), "test_rows_widened": int((weight > 0.01).sum()),
+            "history": self.history, "licence": self.options.licence, "validation": self.note(),
+            "test_rows_widened": int((weight > 0.01).sum()),
         }  # fmt: skip
 
 
@@ -276,7 +308,7 @@ def fit_anchor(
         slopes.append(slope)
         for part in range(options.folds):
             seen, left = there & (fold != part), fold == part
-            guess[left, number] = _trees(inputs[seen], residual[seen], names, number, options, seed).predict(inputs[left])
+            guess[left, number] = _trees(inputs[seen], residual[seen], names, number, options, seed).predict(inputs[left], names)
         trees.append(_trees(inputs[there], residual[there], names, number, options, seed))
         guess[:, number] += design @ slope
     anchor = Anchor(np.stack(slopes), tuple(trees), guess.mean(axis=0), guess.std(axis=0))
@@ -301,12 +333,13 @@ def build(recipe: Recipe) -> MassTraining:
     """The problem of a recipe with ``kind = "mass-prior"``."""
     options: Options = options_of(recipe, Options)
     seed = recipe.train.seed if recipe.train else 1
-    path = recipe.path(options.rows)
-    return MassTraining(read_sample(path, options, seed), options, seed, recipe.folder.resolve().name)
+    path, beside = recipe.path(options.rows), options.mass_30kpc
+    whole = options if beside is None else options.model_copy(update={"mass_30kpc": (str(recipe.path(beside[0])), beside[1])})
+    return MassTraining(read_sample(path, whole, seed), options, seed, recipe.folder.resolve().name)
 
 
 def read_sample(path: Path, options: Options, seed: int) -> Sample:
-    """The galaxies that a recipe names.
+    """The galaxies that a recipe names, whose paths are whole.
 
     Raises
     ------
@@ -315,10 +348,13 @@ def read_sample(path: Path, options: Options, seed: int) -> Sample:
     DataError
         As the readers of :mod:`supermage.models.mass_sample`.
     """
-    if options.sample != "catalogue" and (given := [name for name in ("cuts", "columns", "units") if getattr(options, name)]):
+    own = ("columns", "units", "mass_30kpc", "source", "licence") if options.sample == "tng" else OF_CATALOGUES
+    if options.sample != "catalogue" and (given := [name for name in own if getattr(options, name)]):
         raise RecipeError(f"train.options.{given[0]} must come with sample = 'catalogue', got sample = '{options.sample}'")
     if options.sample == "tng":
-        return read_tng_sample(path, aperture=options.aperture)
+        return read_tng_sample(path, aperture=options.aperture, cuts=options.cuts)
     if options.sample == "tng-shared":
         return read_shared_sample(path, copies=options.apertures, seed=seed, discrepancy=options.discrepancy)
-    return read_own_sample(path, aperture=options.aperture, cuts=options.cuts, columns=options.columns, units=options.units)
+    beside = None if options.mass_30kpc is None else (Path(options.mass_30kpc[0]), options.mass_30kpc[1])
+    return read_own_sample(path, aperture=options.aperture, cuts=options.cuts, columns=options.columns, units=options.units,
+                           mass_30kpc=beside, source=options.source)  # fmt: skip

@@ -119,7 +119,7 @@ def motions(model: MassModel, half_mass_radius: FloatArray, cos_inclination: Flo
     flat2, thick2 = np.sum(disc * middle**2, axis=1) / 2.0, m_disc * above2
     flatness = np.maximum(0.5 * np.log10((round2 + thick2) / (round2 + flat2)), -0.5)
     c_a = np.minimum(10.0 ** (-0.165 + flatness * (2.3 + 2.3 * flatness) + 0.09 * np.log10(model.bulge_edge)), 1.0)
-    return Motions(sigma_v, np.clip(lambda_r, 0.0, 0.95), sigma_3d1, np.clip(b_t, 0, 1), np.clip(f_cold, 0, 1), np.clip(f_hot, 0, 1), c_a)
+    return Motions(sigma_v, np.clip(lambda_r, 0.0, 0.95), sigma_3d1, np.clip(b_t, 0, 2), np.clip(f_cold, 0, 1), np.clip(f_hot, 0, 1), c_a)
 
 
 def sersic_index(disc_share: FloatArray, bulge_edge: FloatArray) -> FloatArray:

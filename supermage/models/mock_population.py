@@ -11,14 +11,12 @@ from scipy.special import expit
 
 from supermage.errors import DomainError
 from supermage.models.columns import APERTURES, COLUMNS
+from supermage.models.columns import MOCK as MOCK
 from supermage.models.mock_features import dimming, motions, other_bands, sersic_index
 from supermage.models.mock_mass import BARYON_FRACTION, GRAVITY, MassModel, half_mass_scale, nfw, thin_disc, virial_radius
 from supermage.models.mock_relations import Relations, draw_groups, draw_halo_mass, draw_stellar_mass
 
 FloatArray = NDArray[np.float64]
-
-MOCK = "Mock galaxies, drawn from scaling relations by supermage's generator: neither observed nor simulated, for tests and offline runs."
-"""What every table of mock galaxies says of itself, as ``meta["mock"]``."""
 
 SOLAR_R = 4.65
 """Absolute r magnitude of the Sun, AB (Willmer 2018)."""

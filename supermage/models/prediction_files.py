@@ -1,23 +1,25 @@
-"""Tables written piece by piece: to Parquet, CSV and ECSV as they come, to FITS at the end; the file appears whole or not at all."""
+"""Tables written piece by piece, to Parquet, CSV, ECSV and FITS; the file appears whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
-from astropy import units
 from astropy.io import ascii as text_tables
-from astropy.table import Table, meta, vstack
+from astropy.table import Table, meta
 
 from supermage.errors import DataError
+from supermage.models.prediction_fits import ROWS_ENDING, FitsWriter
 from supermage.models.training import to_json, write_atomically
 
 TRIED = 100
@@ -33,9 +35,14 @@ class Writer(Protocol):
     def close(self) -> None:
         """End the file."""
 
+    def discard(self) -> None:
+        """Give up: the file may stay as it is."""
+
 
 class TableWriter:
     """Writes pieces of one table, atomically: use as a context; on an error nothing is left.
+
+    What a writer of the same table left behind when it was killed goes when the next one begins.
 
     Parameters
     ----------
@@ -54,7 +61,7 @@ class TableWriter:
         if ending not in WRITERS:
             raise DataError(f"a table must be written to a file ending in {', '.join(WRITERS)}, got '{path.name}'")
         self.path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.part")
         self._make = WRITERS[ending]
         self._writer: Writer | None = None
         self._first: Table | None = None
@@ -62,6 +69,7 @@ class TableWriter:
     def __enter__(self) -> TableWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            remove_parts(self.path)
             self._writer = self._make(self._temporary)
         except OSError as error:
             raise DataError(f"{self.path}: the table's folder must be writable, got {error.strerror}") from None
@@ -75,14 +83,19 @@ class TableWriter:
         DataError
             If the format has no way to keep a column, naming the column.
         """
+        with self._room(Path(tempfile.gettempdir())):
+            self._try(table)
+
+    def _try(self, table: Table) -> None:
         for name in table.colnames:
             with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), self._keeping(table[[name]]):
                 warnings.simplefilter("ignore")
                 writer = self._make(Path(folder) / "table")
                 try:
                     writer.add(table[[name]][:TRIED])
-                finally:
                     writer.close()
+                finally:
+                    writer.discard()
 
     def add(self, table: Table) -> None:
         """Append rows; every piece has the same columns.
@@ -90,14 +103,22 @@ class TableWriter:
         Raises
         ------
         DataError
-            If the format has no way to keep a column.
+            If the format has no way to keep a column, or the disk is full.
         """
         if self._first is None:
             self._first = table[:0]
             self._first.meta = dict(table.meta)
         if self._writer is not None:
-            with self._keeping(table):
+            with self._room(self.path), self._keeping(table):
                 self._writer.add(table)
+
+    @contextmanager
+    def _room(self, path: Path) -> Iterator[None]:
+        """What a disk does not take is one line with the path."""
+        try:
+            yield
+        except OSError as error:
+            raise DataError(f"{path}: the disk must have room and be writable, got: {error.strerror or error}") from None
 
     @contextmanager
     def _keeping(self, table: Table) -> Iterator[None]:
@@ -114,15 +135,49 @@ class TableWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            if self._writer is not None:
-                with self._keeping(Table() if self._first is None else self._first):
-                    self._writer.close()
             if kind is None:
-                os.replace(self._temporary, self.path)
-                if self.path.suffix.lower() == ".csv" and self._first is not None:
-                    write_atomically(self.path.with_name(f"{self.path.name}.json"), to_json(_words(self._first)))
+                with self._room(self.path):
+                    self._finish()
         finally:
+            with suppress(OSError):  # of a full disk, which was told
+                if self._writer is not None:
+                    self._writer.discard()
             self._temporary.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        if self._writer is not None:
+            with self._keeping(Table() if self._first is None else self._first):
+                self._writer.close()
+        if self.path.suffix.lower() == ".csv" and self._first is not None:
+            write_atomically(self.path.with_name(f"{self.path.name}.json"), to_json(_words(self._first)))
+        os.replace(self._temporary, self.path)
+
+
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "here"
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what writers of a table, killed on this machine, left beside it; what another machine or a living process writes stays.
+
+    Parameters
+    ----------
+    path
+        The table.
+    """
+    own = re.compile(rf"\.{re.escape(path.name)}\.(?:{re.escape(_HOST)}\.)?(\d+)\.part(?:{re.escape(ROWS_ENDING)})?")
+    for item in path.parent.iterdir():
+        if (match := own.fullmatch(item.name)) and not _lives(int(match[1])):
+            item.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _words(table: Table) -> dict[str, Any]:
@@ -152,6 +207,8 @@ class _Text:
 
     def close(self) -> None:
         self._file.close()
+
+    discard = close
 
 
 class _Lines:
@@ -185,6 +242,8 @@ class _Parquet:
         if self._writer is not None:
             self._writer.close()
 
+    discard = close
+
 
 def _arrow_column(table: Table, name: str, kind: Any) -> Any:
     """A column as Arrow has it, of a kind that earlier pieces settled; several numbers a row become a list of fixed length."""
@@ -213,32 +272,10 @@ def _arrow_values(values: Any) -> Any:
     return arrow.array(np.ascontiguousarray(data), mask=mask if mask.any() else None)
 
 
-class _Fits:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._pieces: list[Table] = []
-
-    def add(self, table: Table) -> None:
-        self._pieces.append(table)
-
-    def close(self) -> None:
-        if not self._pieces:
-            return
-        whole = vstack(self._pieces, metadata_conflicts="silent")
-        words = [f"{key}: {line}" for key, value in self._pieces[0].meta.items() for line in str(value).split("\n")]
-        for column in whole.itercols():
-            if isinstance(column.unit, units.function.FunctionUnitBase):  # which FITS has no words for
-                words.append(f"unit of {column.name}: {column.unit}")
-                column.unit = None
-        label = {"MOCK": str(whole.meta["mock"])} if "mock" in whole.meta else {}  # whole, to be read back
-        whole.meta = {**label, "comments": [text[start : start + 70] for text in words for start in range(0, len(text), 70)]}
-        whole.write(self._path, format="fits", overwrite=True)
-
-
 WRITERS: dict[str, Callable[[Path], Writer]] = {
     ".parquet": _Parquet,
     ".csv": lambda path: _Text(path, "csv"),
     ".ecsv": lambda path: _Text(path, "ecsv"),
-    ".fits": _Fits,
+    ".fits": FitsWriter,
 }
 """Ending of a file -> what writes it."""

@@ -51,6 +51,11 @@ def luminosities(stars: Kind) -> dict[str, FloatArray]:
     return {"g": red * _flux_ratio(colour(stars.age, metallicity)), "r": red}
 
 
+def has_light(stars: Kind) -> bool:
+    """Whether magnitudes or ages tell the stars' light; else one ratio stands for all, and their light is their mass."""
+    return bool(stars.age.size) or all(stars.magnitude.get(band, np.empty(0)).size for band in BANDS)
+
+
 def formed_mass_to_light(age: Numbers, metallicity: Numbers) -> FloatArray:
     """Mass at birth over r luminosity of a simple stellar population, Msun/Lsun, for a Chabrier (2003) initial mass function.
 

@@ -72,7 +72,8 @@ def targets_of_particles(
     dict
         Every name of `supermage.models.columns.TARGETS`, bare (sphere of one R_hsm) and with ``_2d``, ``_2rhsm``, ``_2d_2rhsm``; log10.
         ``log_ml`` is the mass over the light of the same stars: the paper's M*/L is ``log_ml_2d``. NaN where there is no such mass (no dark
-        matter: ``log_mdm``, ``log_fdm``) or no light.
+        matter within: ``log_mdm``, ``log_fdm``) or no light; of particles without any dark matter, which their file has left out, the total
+        is not known either: ``log_mtot``, ``log_fstar``.
 
     Raises
     ------
@@ -88,6 +89,7 @@ def targets_of_particles(
     targets: dict[str, float] = {}
     for projected, aperture in ((projected, aperture) for projected in ("", PROJECTED) for aperture in APERTURES):
         star, dark, total = (masses[f"m_{kind}{projected}_{aperture}"] for kind in ("star", "dm", "tot"))
+        total = total if len(particles.dark_matter) else math.nan
         light = math.nan
         if luminosity_r is not None:
             inside = _radius(particles.stars.position, axis, bool(projected)) <= int(aperture[0]) * scale

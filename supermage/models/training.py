@@ -25,6 +25,10 @@ from supermage.progress import Progress, SilentProgress
 from supermage.recipe import Recipe, Section
 
 CHECKPOINT_SECONDS = 30.0
+WATCHED = 70
+"""Times in a training that the losses of a problem with a function ``watch`` are looked at."""
+HISTORY = "history"
+"""Of these losses in a checkpoint."""
 
 Checked = TypeVar("Checked", bound=Section)
 
@@ -58,6 +62,9 @@ class Problem(Protocol):
         """Write the artefact (atomically) and its card; return the artefact's folder."""
         ...
 
+    # Further, if there: ``watch() -> (training, validation)``, losses for a curve, which come back as ``history``; ``prepared``, what is to
+    # be said of the data; ``identity``, their hash.
+
 
 PROBLEMS: dict[str, str] = {
     "nuker-mge": "supermage.models.nuker_training:build",
@@ -66,8 +73,11 @@ PROBLEMS: dict[str, str] = {
 }
 """Kind of ``[train]`` -> ``module:function`` that builds its problem from the recipe."""
 
-TRAINERS: dict[str, str] = {"galaxy-cnn": "supermage.models.cnn_training:train_cnn"}
-"""Kinds that train by a loop of their own (epochs, several devices) -> ``module:function`` of recipe and progress."""
+TRAINERS: dict[str, str] = {
+    "galaxy-cnn": "supermage.models.cnn_training:train_cnn",
+    "gbdt": "supermage.models.gbdt_training:train_trees",
+}
+"""Kinds that train in a way of their own (epochs, several devices; trees) -> ``module:function`` of recipe and progress."""
 
 
 def train(recipe: Recipe, *, progress: Progress | None = None) -> Path:
@@ -108,15 +118,21 @@ def train(recipe: Recipe, *, progress: Progress | None = None) -> Path:
         return Path(of_kind(recipe, progress=progress))
     build: Callable[[Recipe], Problem] = of_kind
     checkpoint = recipe.path("products") / "checkpoint.safetensors"
-    fingerprint = hashlib.sha256(recipe.train.model_dump_json().encode()).hexdigest()
-    stored = read_checkpoint(checkpoint, fingerprint)
     progress.start(f"preparing {kind}", None)
     problem = build(recipe)
-    progress.done()
+    progress.done(str(getattr(problem, "prepared", "")))
+    fingerprint = fingerprint_of(recipe, str(getattr(problem, "identity", "")))
+    stored = read_checkpoint(checkpoint, fingerprint)
     run_steps(problem, checkpoint, fingerprint, stored, progress=progress)
     artefact = problem.finish(recipe.path(recipe.train.output), progress=progress)
     checkpoint.unlink(missing_ok=True)
     return artefact
+
+
+def fingerprint_of(recipe: Recipe, data: str = "") -> str:
+    """What a checkpoint belongs to: the recipe's ``[train]`` and the data that it is trained on, told by their hash."""
+    said = recipe.train.model_dump_json() if recipe.train else ""
+    return hashlib.sha256((said + data).encode()).hexdigest()
 
 
 def options_of(recipe: Recipe, section: type[Checked], defaults: Mapping[str, Any] | None = None) -> Checked:
@@ -146,6 +162,10 @@ def run_steps(
     """Take the schedule's steps, from the stored state if there is one, with a checkpoint every half minute."""
     schedule, parameters = problem.schedule, problem.parameters
     state, first = (soap_init if schedule.optimiser == "soap" else adam_init)(parameters), 0
+    watch = getattr(problem, "watch", None)
+    every = -(-schedule.steps // WATCHED)
+    if watch is not None:
+        state[HISTORY] = torch.full((2, -(-schedule.steps // every)), torch.nan, dtype=torch.float64)
     if stored is not None:
         first = stored[0]
         _restore(parameters, state, stored[1])
@@ -159,12 +179,17 @@ def run_steps(
             soap_step(parameters, gradients, state, step=step, learning_rate=rate, refresh=schedule.refresh)
         else:
             adam_step(parameters, gradients, state, step=step, learning_rate=rate)
+        if watch is not None and ((step + 1) % every == 0 or step == schedule.steps - 1):
+            state[HISTORY][:, step // every] = torch.as_tensor(watch(), dtype=torch.float64)
         note = ""
         if time.monotonic() - last > CHECKPOINT_SECONDS or step == schedule.steps - 1:
             write_checkpoint(checkpoint, fingerprint, step + 1, parameters, state)
             note = problem.note()
             last = time.monotonic()
         progress.advance(1, note)
+    if watch is not None:
+        training, validation = (item.tolist() for item in state[HISTORY])
+        problem.history = {"every": every, "training": training, "validation": validation}  # type: ignore[attr-defined]
     progress.done(problem.note())
 
 
@@ -188,7 +213,7 @@ def read_checkpoint(path: Path, fingerprint: str) -> tuple[int, dict[str, Tensor
     Raises
     ------
     CheckpointError
-        If the file is damaged or belongs to another recipe.
+        If the file is damaged or belongs to another recipe or other data.
     """
     if not path.exists():
         return None
@@ -200,7 +225,7 @@ def read_checkpoint(path: Path, fingerprint: str) -> tuple[int, dict[str, Tensor
     except (SafetensorError, OSError, KeyError, ValueError):
         raise CheckpointError(f"{path}: a checkpoint must be complete, got a damaged one; remove it to start anew") from None
     if metadata.get("fingerprint") != fingerprint:
-        raise CheckpointError(f"{path}: a checkpoint must belong to this recipe, got another's; remove it to start anew")
+        raise CheckpointError(f"{path}: a checkpoint must belong to this recipe and its data, got another's; remove it to start anew")
     return step, tensors
 
 

@@ -21,8 +21,9 @@ def loss_curve(
     label: str,
     step: str = "iteration",
     best: int | None = None,
+    logarithmic: bool = True,
 ) -> Axes:
-    """Draw one curve for each part of the data, on a logarithmic scale.
+    """Draw one curve for each part of the data.
 
     Parameters
     ----------
@@ -34,6 +35,8 @@ def loss_curve(
         What a step is.
     best
         Number of the step (from 1) whose model is kept.
+    logarithmic
+        Scale of the losses; those that may be negative need a linear one.
     """
     for number, (part, losses) in enumerate(curves.items()):
         values = np.asarray(losses, dtype=np.float64)
@@ -42,6 +45,6 @@ def loss_curve(
     if best is not None:
         axes.axvline(best, color=MUTED, linewidth=0.7, linestyle="--", label=f"best {step}, {best}")
     longest = max(len(losses) for losses in curves.values())
-    axes.set(xlabel=step, ylabel=label, yscale="log", xlim=(0, longest))
+    axes.set(xlabel=step, ylabel=label, yscale="log" if logarithmic else "linear", xlim=(0, longest))
     axes.legend(loc="upper right")
     return axes

@@ -19,8 +19,7 @@ def draw_mass_prior(case: Case) -> Figure:
             for name, mass in (("with prior", facts.with_prior), ("without", facts.without_prior)) if mass is not None]  # fmt: skip
     figure = new_figure(PAGE if rows else COLUMN, 2.2)
     axes = figure.subplots(1, 2 if rows else 1, squeeze=False)[0]
-    prior = float(facts.notes["centre"]), float(facts.notes["width"])
-    stellar_mass(axes[0], stored.log_mass.ravel(), prior=prior, data=facts.tension.data, truth=facts.truth)
+    stellar_mass(axes[0], stored.log_mass.ravel(), prior=facts.prior_alone, data=facts.tension.data, truth=facts.truth)
     if rows:
         held_masses(axes[1], rows, truth=case.record[MASS].truth)
     return figure
@@ -32,8 +31,9 @@ def _caption(case: Case) -> str:
     data = "" if facts.tension.data is None else ", what the data alone say (dotted)"
     without = "" if facts.without_prior is None else f" and without it ({facts.without_prior.how})"
     right = "" if facts.with_prior is None else f" Right: the black hole's mass with the prior{without}, median and 68 %."
-    return (f"Stars' mass inside {facts.notes['aperture']}: the prior (dashed){data}, each as a normal of its mean and width, and the "
-            f"posterior (filled).{right}")  # fmt: skip
+    left = "" if facts.prior is None else ", as the bounds of intensity_rb leave it"
+    return (f"Stars' mass inside {facts.notes['aperture']}: the prior (dashed{left}){data}, each as a normal of its mean and width, and "
+            f"the posterior (filled).{right}")  # fmt: skip
 
 
 MASS_PRIOR_FIGURES = (

@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from supermage.errors import DataError
 from supermage.forward.enclosed_mass import UnitMass
 from supermage.inference.mass_prior import of_draws
-from supermage.report.record import MASS, Record, StoredMassPrior, read_record
+from supermage.report.prior_curve import SampledPrior, sampled_prior
+from supermage.report.record import Record, StoredMassPrior, read_record
 from supermage.report.reweighting import smooth_weights, weighted_quantiles
-from supermage.report.statistics import Interval, interval, mixing
+from supermage.report.same_fit import difference
+from supermage.report.statistics import Interval, interval
+from supermage.report.tension import Tension, data_alone, tension_of_draws, tension_of_prior
 
 FloatArray = NDArray[np.float64]
 
@@ -29,30 +31,6 @@ MOST_DRAWS = 4000
 
 WITHOUT = "without-mass-prior"
 """Of a posterior ``NAME.nc`` the same fit without the prior is looked for in ``NAME.without-mass-prior.nc``."""
-
-
-@dataclass(frozen=True)
-class Tension:
-    """How far prior and data are apart.
-
-    Attributes
-    ----------
-    sigma
-        Their difference over the root of the summed variances, or a lower bound of it.
-    at_least
-        Whether it is a lower bound: the data narrow the prior by less than the draws can tell.
-    data
-        Mean and standard deviation of log10 of the stars' mass by the data alone; None where they say too little of it.
-    """
-
-    sigma: float
-    at_least: bool = False
-    data: tuple[float, float] | None = None
-
-    @property
-    def probability(self) -> float:
-        """Of a difference as large if prior and data agree, two-sided."""
-        return float(2.0 * norm.sf(self.sigma))
 
 
 @dataclass(frozen=True)
@@ -99,6 +77,15 @@ class MassPriorFacts:
         The gas and the aperture.
     truth
         log10 of a mock's stellar mass in the aperture.
+    prior
+        Median and half the width of the central 68 % of what the bounds of ``intensity_rb`` leave of the prior; None where they leave it
+        all, or the file does not tell.
+    prior_told
+        Whether it does tell, where they leave less.
+    other_differs
+        What makes the fit beside this one another fit than this one without the prior.
+    halo
+        Whether the mass model has a dark halo.
     """
 
     notes: Mapping[str, Any]
@@ -109,44 +96,22 @@ class MassPriorFacts:
     refused: str
     reach: Reach
     truth: float | None = None
+    prior: tuple[float, float] | None = None
+    prior_told: bool = True
+    other_differs: str = ""
+    halo: bool = False
+
+    @property
+    def prior_alone(self) -> tuple[float, float]:
+        """Median and half the width of the central 68 % of the prior that the data are held against."""
+        return (float(self.notes["centre"]), float(self.notes["width"])) if self.prior is None else self.prior
 
     @property
     def status(self) -> str:
-        """``agree``, ``tension`` or ``contradict``; what is no number contradicts."""
+        """``agree``, ``tension``, ``contradict`` or, of a low lower bound, ``untold``; what is no number contradicts."""
         if self.tension.sigma < IN_TENSION:
-            return "agree"
+            return "untold" if self.tension.at_least else "agree"
         return "tension" if self.tension.sigma < CONTRADICT else "contradict"
-
-
-def tension_of_update(score: FloatArray, centre: float, width: float) -> Tension:
-    """Prior against data from how the data moved the prior: no other fit is needed.
-
-    In the normal score under the prior, which is 0 +- 1 there, data that know it as d +- s leave ``d / (1 + s^2)`` and a variance of
-    ``s^2 / (1 + s^2)``: the mean over the root of one minus the variance is ``d / sqrt(1 + s^2)``, prior against data.
-
-    Parameters
-    ----------
-    score
-        Normal scores of the draws under the prior, shape (chain, draw).
-    centre, width
-        Of the prior, dex.
-    """
-    mean, variance = float(score.mean()), float(score.var())
-    independent = max(mixing(score).ess, 4.0)
-    error = variance * math.sqrt(2.0 / independent)
-    narrowed = 1.0 - variance
-    if narrowed > 3.0 * error:
-        spread = math.sqrt(variance / narrowed)
-        return Tension(abs(mean) / math.sqrt(narrowed), data=(centre + width * mean / narrowed, width * spread))
-    # what the chains leave open of the mean is no tension
-    beyond = max(abs(mean) - 2.0 * math.sqrt(variance / independent), 0.0)
-    return Tension(beyond / math.sqrt(max(narrowed + 2.0 * error, 1e-3)), at_least=True)
-
-
-def tension_of_draws(log_mass: FloatArray, centre: float, width: float) -> Tension:
-    """Prior against the draws of the same fit without it."""
-    mean, spread = float(log_mass.mean()), float(log_mass.std())
-    return Tension(abs(mean - centre) / math.hypot(spread, width), data=(mean, spread))
 
 
 def held(draws: FloatArray, how: str) -> Held:
@@ -174,25 +139,33 @@ def mass_prior_facts(record: Record, galaxy_model: Any, chosen: NDArray[np.int64
     Raises
     ------
     DataError
-        If the fit without the prior, beside the posterior, is not one of the same data.
+        If the fit without the prior, beside the posterior, is one of other data, or has such a prior itself.
     """
     stored = record.mass_prior
     if stored is None:
         return None
-    centre, width = float(stored.notes["centre"]), float(stored.notes["width"])
-    with_prior = None if record.mass is None else held(record.mass.draws, "this fit")
-    tension, other, refused = tension_of_update(stored.score, centre, width), _other_fit(record), ""
-    without: Held | None = None
-    if other is not None:
-        unit = _unit_mass(galaxy_model, 1e3 * float(stored.notes["radius"]))
-        theta = _arrays(other, np.arange(other.n_draws)[:: max(other.n_draws // MOST_DRAWS, 1)])
-        tension = tension_of_draws(theta["intensity_rb"] + of_draws(theta, unit), centre, width)
-        without = None if other.mass is None else held(other.mass.draws, f"the fit in {other.path.name}")
-    elif record.mass is not None:
-        without, refused = _reweighted(record, stored)
-    reach = _reach(record, galaxy_model, stored.notes, chosen)
-    truth = _truth(record, _unit_mass(galaxy_model, 1e3 * float(stored.notes["radius"])))
-    return MassPriorFacts(stored.notes, held(stored.log_mass, "this fit"), tension, with_prior, without, refused, reach, truth)
+    bounds = record["intensity_rb"].lower, record["intensity_rb"].upper
+    prior, unit = sampled_prior(stored, bounds), _unit_mass(galaxy_model, 1e3 * float(stored.notes["radius"]))
+    tension, (without, refused) = tension_of_prior(prior), _reweighted(record, stored, prior)
+    other = _other_fit(record)
+    differs = "" if other is None else difference(record, other)
+    if other is not None and not differs:
+        tension = tension_of_draws(_stellar_mass(other, unit), prior, stored.notes, bounds) or tension
+        without, refused = None if other.mass is None else held(other.mass.draws, f"the fit in {other.path.name}"), ""
+    return MassPriorFacts(
+        notes=stored.notes,
+        posterior=held(stored.log_mass, "this fit"),
+        tension=tension,
+        with_prior=None if record.mass is None else held(record.mass.draws, "this fit"),
+        without_prior=without,
+        refused=refused,
+        reach=_reach(record, galaxy_model, stored.notes, chosen),
+        truth=_truth(record, unit),
+        prior=prior.core if prior.rejected and prior.told else None,
+        prior_told=prior.told,
+        other_differs=differs and f"{without_path(record.path).name} is not the same fit without the prior and is left aside: {differs}",
+        halo=record.recipe.fit is not None and record.recipe.fit.model.halo != "none",
+    )
 
 
 def _truth(record: Record, unit: UnitMass) -> float | None:
@@ -221,22 +194,33 @@ def _other_fit(record: Record) -> Record | None:
         return None
     other = read_record(path)
     same = other.facts.get("data_checksum") == record.facts.get("data_checksum")
-    if not same or other.mass_prior is not None or (other.mass is None) != (record.mass is None):
-        what = "with the prior" if other.mass_prior is not None else "of another fit"
+    if not same or other.mass_prior is not None:
+        what = "with the prior" if other.mass_prior is not None else "of other data"
         raise DataError(f"a fit without the prior on the stars' mass must be of the same data and parameters, got {path} {what}")
     return other
 
 
-def _reweighted(record: Record, stored: StoredMassPrior) -> tuple[Held | None, str]:
+def _stellar_mass(record: Record, unit: UnitMass) -> FloatArray:
+    """log10 of the stars' mass in the aperture, of some draws of every chain, shape (chain, draw)."""
+    chains, draws = record.parameters[0].draws.shape
+    some = np.arange(draws)[:: max(record.n_draws // MOST_DRAWS, 1)]
+    theta = _arrays(record, (np.arange(chains)[:, None] * draws + some).ravel())
+    return (theta["intensity_rb"] + of_draws(theta, unit)).reshape(chains, len(some))
+
+
+def _reweighted(record: Record, stored: StoredMassPrior, prior: SampledPrior) -> tuple[Held | None, str]:
     """The black hole without the prior, by weights of this fit's draws, or why there is none."""
-    independent = min(mixing(stored.log_mass).ess / record.n_draws, 1.0)
-    weights = smooth_weights(-stored.log_density.ravel(), independent=max(independent, 1e-6))
+    if record.mass is None:
+        return None, ""
+    _, independent = data_alone(prior)
+    # intensity_rb keeps its bounds in a fit without the prior: the weights are one over the density of the recipe's, not of what they leave
+    weights = smooth_weights(-stored.log_density.ravel(), independent=min(independent / record.n_draws, 1.0))
     told = f"Pareto k {weights.k:.2f}, {weights.effective:.0f} effective draws"
     if not weights.reliable:
         name = without_path(record.path).name
         return None, (f"not told, for the draws cannot be weighted to it ({told}): fit once more without [fit.mass_prior], output "
                       f"{name}, and report again.")  # fmt: skip
-    low, middle, high = weighted_quantiles(record[MASS].draws.ravel(), weights.share, (0.16, 0.5, 0.84))
+    low, middle, high = weighted_quantiles(record.mass.draws.ravel(), weights.share, (0.16, 0.5, 0.84))
     return Held(middle, Interval(low, high), f"draws weighted, {told}"), ""
 
 

@@ -63,9 +63,11 @@ DEFINITIONS = (
     "deviations. A correlation that a wrong scale alone explains does not count.",
     f"The sphere of influence is called resolved from {RESOLVED_BEAMS:g} beams across (median diameter) and marginally resolved from "
     f"{MARGINAL_BEAMS:g}; below that the words say that the mass leans on the model of the stars. It decides only as said above.",
-    f"A prior on the stars' mass and the data are called in tension from {IN_TENSION:g} standard deviations on: their difference over the "
-    "root of their summed variances, measured by the same fit without the prior where there is one, else by how the data moved and "
-    "narrowed the prior. Tension is said in the headline, as is a prior that has seen the fitted data.",
+    f"A prior on the stars' mass and the data are called in tension from {IN_TENSION:g} standard deviations on: those at which a normal "
+    "variable is as far out as 0 is for the difference of a mass drawn from the prior and one that the data alone allow, which for normal "
+    "ones is their difference over the root of their summed variances. The data alone are the same fit without the prior where there is "
+    "one, else the draws weighted by one over the prior, else a normal likelihood fitted to how they moved and narrowed it. Tension is "
+    "said in the headline, as is a prior that has seen the fitted data.",
     f"A fit that was interrupted before its end, and a gas disc with more than {100 * (1 - LEAST_INSIDE):g} % of its flux beyond the "
     "image, are said, and decide nothing.",
 )

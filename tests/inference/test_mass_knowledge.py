@@ -85,7 +85,23 @@ def test_an_estimators_word_on_a_galaxy(tmp_path: Path, estimator: SimpleNamespa
     found = read(recipe)
     assert found.radius == 11.0 and found.out_of_distribution and found.aperture == "the sphere of 2 R_hsm, 11 kpc"
     assert "unlike what the estimator was trained on" in StellarMassPrior(found, toy_unit_mass).words(1.0)
-    assert read(recipe, radius=3.0).radius == 3.0
+    assert read(recipe, radius=11.0).radius == 11.0
+    with pytest.raises(DataError, match=r"radius must be left out where galaxies.ecsv has r_hsm, got 3 kpc beside 2 R_hsm = 11 kpc"):
+        read(recipe, radius=3.0)
+    assert read(catalogue(tmp_path, r_hsm=[4.0, np.nan]), radius=3.0).radius == 3.0
+    table = Table.read(tmp_path / "galaxies.ecsv")
+    table.meta["mock"] = "made by a generator"
+    table.write(tmp_path / "galaxies.ecsv", overwrite=True)
+    assert read(recipe, radius=3.0).source.endswith("galaxy 9 of galaxies.ecsv; the catalogue: generated galaxies")
+
+
+def test_a_models_folder_lies_beside_the_recipe(tmp_path: Path, estimator: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, asked = catalogue(tmp_path), []
+    monkeypatch.setattr(registry, "load_model", lambda name: (asked.append(name), estimator)[1])
+    (tmp_path / "mine").mkdir()
+    read(recipe, model="mine")
+    read(recipe, model="tng-gbdt")
+    assert asked == [str(tmp_path / "mine"), "tng-gbdt"]
 
 
 def test_mass_and_radius_are_of_one_sphere_where_it_is_the_askers(tmp_path: Path, estimator: SimpleNamespace) -> None:
@@ -133,8 +149,9 @@ def test_what_an_estimator_cannot_serve_is_refused(tmp_path: Path, estimator: Si
     before = identity(catalogue(tmp_path))
     assert before["mass_prior"]["model"].startswith("tng-gbdt version 1") and "galaxies" not in json.dumps(before)
     assert identity(catalogue(tmp_path, r_hsm=[4.0, 5.6])) != before
+    assert identity(catalogue(tmp_path, r_hsm=[4.1, 5.5], colour=["blue", "red"])) == before  # neither other galaxies nor other columns
     (tmp_path / "galaxies.ecsv").unlink()
-    with pytest.raises(DataError, match=r"fit.mass_prior.catalogue must be a readable table"):
+    with pytest.raises(DataError, match=r"a catalogue must be a file, got no such file"):
         identity(recipe)
     monkeypatch.setattr(registry, "load_model", lambda name: object())
     with pytest.raises(RecipeError, match="must be an estimator of galaxy masses, got 'tng-gbdt', which predicts none"):
@@ -206,8 +223,7 @@ def test_mock_cnn_serves_as_the_prior(maps: Path) -> None:
     low, high = found.density.icdf(torch.tensor([1e-3, 1.0 - 1e-3], dtype=torch.float64)).tolist()
     assert low < truth < high and high - low < 2.5
     assert found.source.endswith(f", galaxy {galaxy}, projection 1 of maps; the maps and what the network learnt from: generated galaxies")
-    wide = of_maps(maps.parent, galaxy_id=galaxy, projection=1, radius=2.0)
-    assert knowledge(wide).radius == 2.0
+    wide = of_maps(maps.parent, galaxy_id=galaxy, projection=1)
     assert wide.fit is not None
     built = build_mass_prior(wide, load_model("nuker-mge"), build_priors(wide.fit))
     assert built is not None and built.centre == pytest.approx(float(found.density.icdf(points[2])), abs=1e-9)
@@ -223,6 +239,8 @@ def test_maps_that_cannot_serve_are_refused(maps: Path, tmp_path: Path) -> None:
         ({}, r"needs galaxy_id where the maps have several, got 2 in "),
         ({"galaxy_id": galaxy}, r"needs projection where the maps have several, got 3 in "),
         ({"galaxy_id": galaxy, "projection": 5}, r"galaxy_id and projection must name one row of the maps, got 0 rows in "),
+        ({"galaxy_id": 77000, "projection": 0}, r"galaxy_id and projection must name one row of the maps, got 0 rows in "),
+        ({"galaxy_id": galaxy, "projection": 1, "radius": 2.0}, r"radius must be left out where maps has r_hsm, got 2 kpc beside 1 R_hsm"),
         ({"maps": "none"}, r"maps must be a netCDF file or a folder of parts, got "),
         ({"model": "tng-gbdt"}, r"by the model 'tng-gbdt', one of catalogues, needs catalogue, got maps"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,8 @@ from supermage.models.out_of_distribution import OutOfDistributionWarning
 from supermage.models.registry import load_model
 from supermage.progress import SilentProgress
 from supermage.recipe import FitSection, Recipe, load_recipe
+from supermage.report.prior_curve import sampled_prior
+from supermage.report.record import StoredMassPrior
 from tests.data_reduction.factories import make_gridded
 from tests.inference.toy import FREE, TRUTH, ToyFactory, held, tensors, toy_data, toy_fit, toy_recipe
 
@@ -236,10 +239,31 @@ def test_draws_outside_the_prior_of_intensity_are_rejected() -> None:
     unit = toy_unit_mass(shape).numpy()
     expected = np.mean(stats.norm.cdf(5.0 + unit, 9.4, 0.3) - stats.norm.cdf(2.0 + unit, 9.4, 0.3))
     assert 0.2 < expected < 0.9 and drawn.accepted == pytest.approx(expected, abs=0.03)
-    assert tell_mass_prior(prior, narrow, SilentProgress()) == pytest.approx(expected, abs=0.03)
+    told = tell_mass_prior(prior, narrow, SilentProgress())
+    assert told.accepted == pytest.approx(expected, abs=0.03) and len(told.unit_mass) == 4000
     assert "% of its draws leave the prior of intensity_rb" in prior.words(drawn.accepted)
     with pytest.raises(RecipeError, match=r"^fit.mass_prior must leave intensity_rb inside its prior, \[2, 5\], got 0 % of its draws"):
         tell_mass_prior(normal_prior(mean=20.0), narrow, SilentProgress())
+
+
+def test_what_is_recorded_tells_the_mass_that_the_bounds_leave() -> None:
+    """Tables of p_m and of log10 I against the accepted draws themselves, by Kolmogorov and Smirnov; the prior as given is refuted."""
+    narrow = dataclasses.replace(PRIORS, free=tuple(
+        dataclasses.replace(p, lower=2.0, upper=5.0) if p.name == "intensity_rb" else p for p in PRIORS.free))
+    prior = normal_prior(mean=9.4, width=0.3)
+    drawn = prior.draw(narrow, 4000, np.random.default_rng(6))
+    notes = json.loads(json.dumps(prior.notes(drawn.accepted, drawn.unit_mass)))
+    assert notes["normal"] and notes["tried"] == 4000 and len(json.dumps(notes)) < 20000
+    mass, density = (np.asarray(values) for values in notes["density"])
+    assert np.all(np.diff(mass) > 0) and density == pytest.approx(stats.norm.logpdf(mass, 9.4, 0.3), abs=1e-4)
+    kept = prior.draw(narrow, 4000, np.random.default_rng(7)).log_mass.reshape(1, -1)
+    kept = kept[:, : kept.size // 4 * 4].reshape(4, -1)
+    stored = StoredMassPrior(notes, kept, stats.norm.logpdf(kept, 9.4, 0.3), (kept - 9.4) / 0.3)
+    sampled = sampled_prior(stored, (2.0, 5.0))
+    assert sampled.rejected and stats.kstest((sampled.below / (sampled.below + sampled.above)).ravel(), "uniform").pvalue > 0.01
+    assert stats.kstest(stats.norm.cdf(stored.score).ravel(), "uniform").pvalue < 1e-3
+    whole = prior.notes(1.0)
+    assert "unit_mass" not in whole and whole["centre"] == notes["centre"]
 
 
 def test_what_a_posterior_keeps_of_every_draw() -> None:
@@ -278,6 +302,7 @@ def test_a_fit_records_its_prior_and_goes_on_by_it_alone(tmp_path: Path) -> None
     found = open_posterior(posterior.path or "")
     notes = found.mass_prior
     assert notes["centre"] == pytest.approx(mass(TRUTH)) and notes["width"] == pytest.approx(0.05, rel=1e-6)
+    assert notes["normal"] and len(notes["unit_mass"]) == 401 and notes["tried"] == 4000
     assert notes["aperture"] == "a sphere of 5 kpc" and not notes["seen_data"] and notes["accepted"] > 0.99
     assert any(line.startswith("log10 M* = ") and "inside a sphere of 5 kpc" in line for line in told)
     stored = found.to_arviz()["sample_stats"]
@@ -314,6 +339,7 @@ NUMBERS: dict[str, object] = {"mean": 10.5, "width": 0.05, "radius": 5.0}
     ('model = "tng-gbdt"\ncatalogue = "a.fits"\nprojection = 1', "by the model 'tng-gbdt' must leave out projection, got both"),
     ('model = "tng-gbdt"\ncatalogue = "a.fits"\nwidth = 0.1', "fit.mass_prior by the model 'tng-gbdt' must leave out width, got both"),
     ('mean = 10.5\nwidth = 0.1\nradius = 5\ngalaxy_id = 3', "fit.mass_prior without a model must leave out galaxy_id, got both"),
+    ("mean = 6e10\nwidth = 0.1\nradius = 5", "fit.mass_prior.mean: input should be less than or equal to 15, got 60000000000.0"),
     ("mean = 10.5\nwidth = -0.1\nradius = 5", "fit.mass_prior.width: input should be greater than 0, got -0.1"),
     ("mean = 10.5\nwidht = 0.1", "unknown key 'fit.mass_prior.widht'; did you mean 'width'"),
     ("mean = 10.5\nwidth = 0.1\nradius = 5\n[fit.priors.intensity_rb]\nfixed = 3.0", "needs a free intensity_rb, got it fixed at 3"),

@@ -13,8 +13,10 @@ from astropy.units import solMass
 from pyarrow import parquet
 
 from supermage.errors import DataError
+from supermage.models.catalogue import read_catalogue
 from supermage.models.catalogue_files import raw_chunks, read_raw
-from supermage.models.mock_population import MOCK
+from supermage.models.columns import COLUMNS, MOCK
+from supermage.models.mock_population import draw_population
 
 
 def refused(path: Path, format: str | None = None) -> str:
@@ -103,6 +105,20 @@ def test_generated_galaxies_stay_labelled(tmp_path: Path, ending: str) -> None:
     given.write(path)
     assert all(table.meta["mock"] == MOCK for table in (read_raw(path), *raw_chunks(path, 2)))
     assert not any(str(key).startswith("__") for key in read_raw(path).meta)
+
+
+@pytest.mark.parametrize("ending", ["vot", "csv", "ecsv", "fits", "parquet"])
+def test_generated_galaxies_are_known_by_their_columns(tmp_path: Path, ending: str) -> None:
+    """VOTable and CSV have no room for the label, and other formats may have lost it on the way."""
+    table, path = draw_population(5, 1), tmp_path / f"t.{ending}"
+    table.meta.clear()
+    table.write(path, format={"vot": "votable", "csv": "ascii.csv", "ecsv": "ascii.ecsv"}.get(ending, ending))
+    assert all(piece.meta["mock"] == MOCK for piece in (read_raw(path), *raw_chunks(path, 2)))
+    units = {name: column.unit for name, column in COLUMNS.items() if name in table.colnames}
+    assert read_catalogue(path, units=units).meta["mock"] == MOCK
+    plain = table[[name for name in table.colnames if not name.startswith("mock_")]]
+    plain.write(path, overwrite=True, format={"vot": "votable", "csv": "ascii.csv", "ecsv": "ascii.ecsv"}.get(ending, ending))
+    assert not any("mock" in piece.meta for piece in (read_raw(path), *raw_chunks(path, 2)))
 
 
 def test_ecsv_under_the_name_of_csv(tmp_path: Path) -> None:

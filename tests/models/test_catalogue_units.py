@@ -37,3 +37,16 @@ def test_systems_of_magnitudes() -> None:
 
 def test_what_is_too_large_for_a_power_of_ten_is_infinite() -> None:
     assert np.isinf(to_canonical(np.array([5000.0]), "dex(Msun)", COLUMNS["m_subhalo"], "m")[0])
+
+
+@pytest.mark.parametrize(("name", "text", "written", "factor"), [
+    ("m_subhalo", "1e10 Msun / h", "1.4762e10 Msun", 1e10 / 0.6774), ("r_hsm", "kpc / h", "1.4762 kpc", 1.0 / 0.6774),
+    ("r_hsm", "ckpc/h", "0.73812 kpc", 0.5 / 0.6774), ("r50_3d", "ckpc", "0.5 kpc", 0.5),
+    ("spin", "kpc km / s / h", "1.4762 kpc km / s", 1.0 / 0.6774),
+])  # fmt: skip
+def test_what_to_write_for_h_and_comoving_lengths_is_of_the_columns_kind(name: str, text: str, written: str, factor: float) -> None:
+    """And what the error says to write is a unit that is read, and right at h = 0.6774 and z = 1."""
+    with pytest.raises(DataError, match="h and the scale factor out first") as caught:
+        to_canonical(np.array([1.0]), text, COLUMNS[name], name)
+    assert f"'{written}'" in str(caught.value) and ("Msun" in str(caught.value)) == (name == "m_subhalo")
+    assert to_canonical(np.array([1.0]), written, COLUMNS[name], name)[0] == pytest.approx(factor, rel=1e-4)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supermage.errors import DataError, ModelFileError
-from supermage.models.cnn import CNN, Scaling, load_cnn, rebin_images, stack_maps, unusable
+from supermage.models.cnn import CNN, Scaling, load_cnn, overlaps, rebin_images, stack_maps, unusable
 from supermage.models.map_store import Maps
 from supermage.models.nuker_emulator import file_hash
 from supermage.models.resnet import MultiBranchResNet
@@ -103,12 +103,65 @@ def test_rebinning_keeps_the_light_of_both_bands(seed: int, pixels: int) -> None
     assert float(got["r_light"][1, 0, 0]) == pytest.approx(corner, rel=1e-6)
 
 
+def light_of_bands(maps: Maps) -> tuple[np.ndarray, np.ndarray]:
+    """Light in r of every row, and the same behind the colours."""
+    red = maps["r_light"].astype(np.float64)
+    blue = np.where(red > 0, red * 10.0 ** (-0.4 * np.where(red > 0, maps["g_r"], 0.0)), 0.0)
+    return red.sum((1, 2)), blue.sum((1, 2))
+
+
+@given(seed=st.integers(0, 1000), size=st.integers(2, 31), data=st.data())
+@settings(max_examples=40)
+def test_rebinning_by_area_keeps_the_light_of_both_bands(seed: int, size: int, data: st.DataObject) -> None:
+    pixels = data.draw(st.integers(1, size))
+    generator = np.random.default_rng(seed)
+    maps = {"r_light": 10.0 ** generator.uniform(4.0, 9.0, (3, size, size)).astype(np.float32),
+            "g_r": generator.normal(0.6, 0.3, (3, size, size)).astype(np.float32)}  # fmt: skip
+    got = rebin_images(maps, pixels)
+    assert got["r_light"].shape == got["g_r"].shape == (3, pixels, pixels) and got["r_light"].dtype == np.float32
+    for before, after in zip(light_of_bands(maps), light_of_bands(got), strict=True):
+        assert after == pytest.approx(before, rel=3e-7 * 3)
+
+
+@given(seed=st.integers(0, 1000), pixels=st.integers(1, 9), block=st.integers(1, 6))
+@settings(max_examples=25)
+def test_overlaps_of_a_divisor_are_whole_blocks(seed: int, pixels: int, block: int) -> None:
+    """The matrix by which any number is re-binned, against sums over blocks, which is what a divisor gets."""
+    image = np.random.default_rng(seed).exponential(size=(2, pixels * block, pixels * block)).astype(np.float32)
+    first = range(0, pixels * block, block)
+    blocks = np.add.reduceat(np.add.reduceat(image.astype(np.float64), first, 1), first, 2)
+    weight = overlaps(pixels * block, pixels)
+    assert weight @ image.astype(np.float64) @ weight.T == pytest.approx(blocks, rel=1e-13)
+    if block > 1:
+        assert rebin_images({"r_light": image}, pixels)["r_light"] == pytest.approx(blocks, rel=1e-7)
+
+
+@given(size=st.integers(2, 40), data=st.data())
+@settings(max_examples=40)
+def test_a_constant_surface_brightness_and_colour_stay(size: int, data: st.DataObject) -> None:
+    pixels = data.draw(st.integers(1, size))
+    maps = {"r_light": np.full((1, size, size), 5e6, dtype=np.float32), "g_r": np.full((1, size, size), 0.7, dtype=np.float32)}
+    got = rebin_images(maps, pixels)
+    assert got["r_light"] == pytest.approx(np.full((1, pixels, pixels), 5e6 * (size / pixels) ** 2), rel=2e-7)
+    assert got["g_r"] == pytest.approx(np.full((1, pixels, pixels), 0.7), abs=1e-6)
+
+
+def test_three_pixels_become_two_by_the_area_that_they_share() -> None:
+    """Worked by hand: each side's middle pixel is halved."""
+    image = np.arange(1.0, 10.0, dtype=np.float32).reshape(1, 3, 3)
+    upper, lower = [1 + 1 + 2 + 1.25, 1 + 3 + 1.25 + 3], [2 + 1.25 + 7 + 4, 1.25 + 3 + 4 + 9]
+    assert rebin_images({"r_light": image}, 2)["r_light"][0].tolist() == [upper, lower]
+
+
 def test_images_of_more_pixels_are_rebinned_before_the_network() -> None:
     fine, _ = toy_galaxies(4, seed=5, image=2 * IMAGE)
     cnn = network()
     assert np.array_equal(cnn.features(fine), cnn.features(rebin_images(fine, IMAGE)))
-    with pytest.raises(DataError, match="to a divisor of their 48 pixels, got 32"):
-        cnn.estimate(toy_galaxies(3, seed=5, image=48)[0])
+    assert np.isfinite(cnn.estimate(toy_galaxies(3, seed=5, image=50)[0])["log_mstar"]).all()
+    with pytest.raises(DataError, match="to fewer pixels than their 24, got 32"):
+        cnn.estimate(toy_galaxies(3, seed=5, image=24)[0])
+    with pytest.raises(DataError, match="to fewer pixels than their 64, got 0"):
+        rebin_images(fine, 0)
     with pytest.raises(DataError, match="dispersion must have 16 x 16 pixels, got 20 x 20"):
         cnn.estimate({**fine, "dispersion": np.ones((4, 20, 20), dtype=np.float32)})
     with pytest.raises(DataError, match="needs the maps r_light, g_r, mean_velocity, dispersion, got no dispersion"):

@@ -59,3 +59,33 @@ def test_tables_of_the_density_in_the_artefact_are_taken(tmp_path: Path) -> None
     (prior.parent / "model.json").write_text(json.dumps(described()))
     write_cnn_card(tmp_path / "net" / "card.md", prior.parent)
     assert "### On the test part" in (tmp_path / "net" / "card.md").read_text()
+
+
+def test_rows_that_the_density_does_not_know_are_counted_and_explained(tmp_path: Path) -> None:
+    """Beside the tables whose scatter they make; with the scatter of the others where that was measured."""
+    prior = tmp_path / "net" / "artefact" / "prior"
+    prior.mkdir(parents=True)
+    (prior.parent / "model.json").write_text(json.dumps(described()))
+    about = {"scores": {"test part": {}}, "test_rows_widened": 13, "rows": {"test": 366}}
+    for more, said in (({}, "scatter below.\n"), ({"test_scatter_inside": {"log_mstar": 0.0644, "log_mtot": 0.11}},
+                        "Without them the scatter is 0.0644 dex (`log_mstar`) and 0.1100 dex (`log_mtot`).\n")):  # fmt: skip
+        (prior / "model.json").write_text(json.dumps({**about, **more}))
+        write_cnn_card(tmp_path / "net" / "card.md", prior.parent)
+        card = (tmp_path / "net" / "card.md").read_text()
+        assert "13 of the 366 rows of the test part (3.6 %) lie outside" in card and said in card
+    (prior / "model.json").write_text(json.dumps({**about, "test_rows_widened": 0}))
+    write_cnn_card(tmp_path / "net" / "card.md", prior.parent)
+    assert "lie outside" not in (tmp_path / "net" / "card.md").read_text()
+
+
+def test_the_shipped_card_is_of_the_shipped_density() -> None:
+    folder = Path(__file__).parents[2] / "models" / "mock-cnn"
+    about = json.loads((folder / "artefact" / "prior" / "model.json").read_text())
+    assert f"{about['test_rows_widened']} of the {about['rows']['test']} rows of the test part (3.6 %)" in (folder / "card.md").read_text()
+
+
+def test_what_cuts_took_away_is_on_the_card(tmp_path: Path) -> None:
+    cuts = ["not n_sersic <= 100: 3 of 60 rows left out, 0 without a value stay"]
+    card = card_of(tmp_path / "net", described(cuts=cuts, left_out={"log_mtot unknown": 2}))
+    assert f"- Left out: {cuts[0]}; 2 rows (log_mtot unknown)." in card
+    assert "- Left out: nothing." in card_of(tmp_path / "other", described())

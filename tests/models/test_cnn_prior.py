@@ -16,7 +16,7 @@ from supermage.errors import DataError, ModelFileError, RecipeError
 from supermage.models import cnn_prior
 from supermage.models.cnn import CNN, load_cnn
 from supermage.models.cnn_data import Inputs
-from supermage.models.cnn_prior import catalogue_of, catalogue_of_store
+from supermage.models.cnn_prior import catalogue_of, catalogue_of_store, scatter_inside
 from supermage.models.cnn_training import build, train_cnn
 from supermage.models.map_store import MapStore, write_maps
 from supermage.models.out_of_distribution import OutOfDistributionWarning
@@ -111,6 +111,26 @@ def test_the_density_is_of_groups_that_the_network_has_not_learnt_from(artefact:
     assert "Generated galaxies, made from scaling relations" in own and "Nelson" not in own and about["mock"] is True
     assert f"# {artefact.parent.name}: masses" in card and f'load_model("path/to/{artefact.parent.name}").predict(maps)' in card
     assert "## Joint density of masses" in card and "### On the test part" in card and "| stellar" not in card.split("##")[0]
+    if about["test_rows_widened"]:
+        assert f"{about['test_rows_widened']} of the {about['rows']['test']} rows of the test part" in card
+    assert set(about["test_scatter_inside"]) == {"log_mstar", "log_mtot"}
+
+
+def test_the_scatter_without_widened_rows_is_that_of_the_others(cnn: CNN) -> None:
+    """Rows made unlike the training set change the scatter of all, and not that of the rows inside."""
+    maps, columns = toy_galaxies(120, seed=78)
+    truth = {name: columns[name] for name in ("log_mstar", "log_mtot")}
+    strange = {name: item.copy() for name, item in maps.items()}
+    strange["r_light"][90:] *= np.float32(0.003)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OutOfDistributionWarning)
+        plain, mixed = cnn.predict({name: item[:90] for name, item in maps.items()}), cnn.predict(strange)
+    assert (mixed.out_of_distribution[90:] > 1.5).all() and (mixed.out_of_distribution[:90] < 1.5).all()
+    inside = scatter_inside(mixed, truth)
+    assert inside == pytest.approx(scatter_inside(plain, {name: value[:90] for name, value in truth.items()}), rel=0.05)
+    far = {name: value + np.where(np.arange(120) >= 90, 5.0, 0.0) for name, value in truth.items()}
+    assert scatter_inside(mixed, far) == inside
+    assert scatter_inside(mixed[90:], {name: value[90:] for name, value in truth.items()}) == {}
 
 
 def test_a_density_of_another_network_is_refused(artefact: Path, tmp_path: Path) -> None:
@@ -153,6 +173,6 @@ def test_maps_and_catalogues_each_need_their_model(artefact: Path, store: Path, 
         predict_catalogue(tmp_path / "in.ecsv", artefact, tmp_path / "out.ecsv")
     with pytest.raises(DataError, match=r"maps\.nc: a catalogue must be a table that astropy or Parquet reads"):
         predict_catalogue(store, artefact / "prior", tmp_path / "out.ecsv")
-    with pytest.raises(DataError, match="maps have their own names and units, got names or units of columns"):
+    with pytest.raises(DataError, match=r"maps have their own names and units, got names.* of columns"):
         predict_catalogue(store, artefact, tmp_path / "out.ecsv", units={"M_r": "mag"})
     assert not (tmp_path / "out.ecsv").exists()

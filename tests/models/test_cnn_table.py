@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from supermage.errors import RecipeError
-from supermage.models.cnn_table import early_types, error_of, recipe_of, recipe_text, row_of, rows, summary
+from supermage.errors import DataError, RecipeError
+from supermage.models.cnn_table import check_columns, early_types, error_of, recipe_of, recipe_text, row_of, rows, summary
 from supermage.models.cnn_training import read_options
+from supermage.models.map_store import MapStore, write_maps
 from supermage.recipe import load_recipe
 from tests.models.toy_maps import toy_galaxies
 
@@ -98,3 +99,35 @@ def test_mass_to_light_of_a_mass_carries_the_masss_error_alone() -> None:
 def test_early_types_need_both() -> None:
     columns = {"n_sersic": np.array([1.0, 3.0, 3.0]), "b_t": np.array([0.8, 0.8, 0.3])}
     assert early_types(columns.__getitem__).tolist() == [False, True, False]
+
+
+def test_rows_say_what_they_need_before_anything_is_trained(tmp_path: Path) -> None:
+    """What a row's own comparison asks for is what it says, and a store without it is refused, naming row and column."""
+    maps, columns = toy_galaxies(30, seed=4)
+    everything = {**columns, **{name: columns["log_mstar"] for name in ("log_mstar_2rhsm", "log_mstar_2d_2rhsm", "log_mtot_2rhsm")}}
+    for row in rows():
+        asked: set[str] = set()
+
+        def column(name: str, asked: set[str] = asked) -> np.ndarray:
+            asked.add(name)
+            return everything[name]
+
+        error_of(row, {name: everything[name] for name in row.targets}, column)
+        assert asked <= set(row.columns) <= set(everything) and set(row.targets) <= set(row.columns)
+
+    def store(folder: str, **others: object) -> MapStore:
+        held = {name: value for name, value in {**everything, **others}.items() if value is not None}
+        return MapStore(write_maps(tmp_path / folder, maps, held, source="toy", mock=True))
+
+    with store("whole.nc") as whole:
+        check_columns(rows(), whole)
+    early = [row_of("joint-fdm"), row_of("joint-fdm-early")]
+    for name, others, got in (("a.nc", {"b_t": None}, "column b_t, got none"),
+                              ("b.nc", {"n_sersic": np.full(30, np.nan)}, "column n_sersic, got one without a number")):  # fmt: skip
+        with store(name, **others) as poor:
+            check_columns(early[:1], poor)
+            with pytest.raises(DataError, match=f"row joint-fdm-early of Table 4 needs the {got}"):
+                check_columns(early, poor)
+    only = write_maps(tmp_path / "c.nc", {"r_light": maps["r_light"]}, everything, source="toy", mock=True)
+    with MapStore(only) as images, pytest.raises(DataError, match=r"row gr-mstar of Table 4 needs the maps r_light, g_r, got no g_r"):
+        check_columns([row_of("r-mstar"), row_of("gr-mstar")], images)

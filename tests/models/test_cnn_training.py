@@ -149,7 +149,48 @@ def test_parts_keep_groups_together_and_the_papers_split_does_not(store: Path, t
         assert len(rows) and not set(group[rows]) & set(group[others])
     leaking = build(toy_recipe(tmp_path, store, split="paper"))
     assert set(galaxy[leaking.parts["training"]]) & set(galaxy[leaking.parts["test"]])
-    assert "LEAKING" in leaking.split and len(leaking.parts["calibration"]) == 0
+    assert len(leaking.parts["calibration"]) == 0
+    counts = " / ".join(str(len(leaking.parts[name])) for name in ("training", "validation", "test"))
+    assert leaking.split == f"LEAKING, as the paper: every projection on its own, seed 1: {counts} rows of 40 galaxies"
+
+
+def test_cuts_leave_rows_out_and_are_counted(tmp_path: Path) -> None:
+    """By hand: 60 rows of indices 1 - 4, one missing; the limits drop the largest 12, and keep or drop the missing one as they say."""
+    maps, columns = toy_galaxies(60, seed=2)
+    columns["n_sersic"], columns["b_t"] = np.linspace(1.0, 4.0, 60), np.linspace(0.0, 1.0, 60)
+    columns["n_sersic"][5] = np.nan
+    columns["log_mtot"][59] = np.nan
+    path = write_maps(tmp_path / "maps.nc", maps, columns, source="toy", mock=True)
+    bound = float(columns["n_sersic"][47])
+    for ending, missing in (("", {5}), (" or missing", set())):
+        problem = build(toy_recipe(tmp_path, path, cuts=[f"n_sersic <= {bound:.17g}{ending}", "b_t >= 0.02"]))
+        assert set(np.concatenate(list(problem.parts.values())).tolist()) == set(range(2, 48)) - missing
+        assert not problem.left_out
+        assert problem.cuts[0].startswith(f"not n_sersic <= {bound:g}: 12 of 60 rows left out, 1 without a value")
+        assert problem.cuts[1].startswith("not b_t >= 0.02: 2 of ")
+        assert problem.prepared.startswith(f"{problem.cuts[0]}; {problem.cuts[1]}; training ")
+
+
+def test_a_checkpoint_belongs_to_the_maps(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same recipe over other maps of the same name is refused before a map is read; with the old maps it goes on."""
+    path = tmp_path / "maps.nc"
+    path.write_bytes(store.read_bytes())
+    monkeypatch.setattr(cnn_training, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        train_cnn(toy_recipe(tmp_path, path), progress=Interrupts(4))
+    toy_store(path, 120, seed=9)
+    with monkeypatch.context() as patch:
+        patch.setattr(MapStore, "read", lambda *given: pytest.fail("maps must not be read"))
+        with pytest.raises(CheckpointError, match="must belong to this recipe and its data, got another's"):
+            train_cnn(toy_recipe(tmp_path, path))
+    path.write_bytes(store.read_bytes())
+    assert (train_cnn(toy_recipe(tmp_path, path)) / "weights.safetensors").is_file()
+
+
+def test_images_that_do_not_divide_are_trained_on(tmp_path: Path) -> None:
+    """Maps of 40 pixels for a network of 32: what maps of cutouts (300) are to the small preset (96)."""
+    problem = build(toy_recipe(tmp_path, toy_store(tmp_path / "maps.nc", 60, image=40)))
+    assert problem.batches.maps(problem.parts["training"])["r_light"].shape[1:] == (32, 32)
 
 
 def test_batches_from_disk_are_those_from_memory(store: Path, tmp_path: Path) -> None:
@@ -232,7 +273,8 @@ def test_rows_that_teach_nothing_are_left_out_and_counted(tmp_path: Path) -> Non
     columns["log_mtot"][[3, 4]] = np.nan
     path = write_maps(tmp_path / "maps.nc", maps, columns, source="toy", mock=True)
     problem = build(toy_recipe(tmp_path, path))
-    assert problem.left_out == {"r_light: no light": 1, "a target that is no number": 2}
+    assert problem.left_out == {"r_light: no light": 1, "log_mtot unknown": 2}
+    assert problem.prepared.startswith("2 rows left out (log_mtot unknown); 1 rows left out (r_light: no light); training ")
     assert not {3, 4, 7} & set(np.concatenate(list(problem.parts.values())).tolist())
 
 
@@ -246,7 +288,10 @@ def test_rows_that_teach_nothing_are_left_out_and_counted(tmp_path: Path) -> Non
         ({"targets": ["log_mstr"]}, RecipeError, "a target must be one of .*did you mean 'log_mstar'"),
         ({"fractions": [0.5, 0.5, 0.5, 0.5]}, RecipeError, "must be above 0 and sum to 1"),
         ({"preset": "large"}, RecipeError, "train.options.preset: "),
-        ({"image_pixels": 24}, RecipeError, "must divide the 32 pixels of the maps, got 24"),
+        ({"image_pixels": 40}, RecipeError, "must be at most the 32 pixels of the maps, got 40"),
+        ({"cuts": ["n_sersic < many"]}, RecipeError, "train.options.cuts: a cut must read like 'm_star_30kpc > 5e9'.*n_sersic < many"),
+        ({"cuts": ["m_subhalo < 1e14"]}, DataError, "must come with the column 'm_subhalo', got none"),
+        ({"cuts": ["n_sersic > 90"]}, DataError, "cuts must leave at least one galaxy, got none: 'n_sersic > 90'"),
         ({"targets": ["log_mtot_2d"]}, DataError, "must come with the column 'log_mtot_2d', got none"),
         ({"maps": "nothing.nc"}, DataError, "must be a netCDF file or a folder of parts, got"),
     ],
@@ -263,7 +308,7 @@ def test_wrong_checkpoints_targets_and_losses_are_refused(store: Path, tmp_path:
     with pytest.raises(RecipeError, match=r"needs a recipe with a \[train\] section"):
         train_cnn(Recipe(folder=tmp_path))
     write_checkpoint(tmp_path / "products" / "checkpoint.safetensors", "another", 3, [torch.zeros(2)], {})
-    with pytest.raises(CheckpointError, match="must belong to this recipe, got another's"):
+    with pytest.raises(CheckpointError, match="must belong to this recipe and its data, got another's"):
         train_cnn(toy_recipe(tmp_path, store))
     maps, columns = toy_galaxies(60, seed=2)
     columns["log_mstar"] = np.full(60, 10.0)

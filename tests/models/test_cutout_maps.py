@@ -12,7 +12,10 @@ from astropy.table import Table
 
 from supermage.errors import DataError, DomainError
 from supermage.models import cutout_maps
+from supermage.models.cnn_data import Inputs, usable_rows
 from supermage.models.cutout_maps import maps_of_cutouts
+from supermage.models.dust import observed_luminosities
+from supermage.models.features import features_of
 from supermage.models.map_store import MapStore
 from supermage.models.maps import make_maps
 from supermage.models.particle_files import read_particles
@@ -74,6 +77,48 @@ def test_maps_and_targets_are_the_galaxies(files: list[Path], tmp_path: Path) ->
         assert np.array_equal(maps["r_light"][row], expected.r_light) and np.array_equal(maps["dispersion"][row], expected.dispersion)
         total = masses_of_particles(particles, axis, half_mass_radius=radius)["m_tot_2d_2rhsm"]
         assert masses[row] == pytest.approx(np.log10(total), abs=1e-12)
+
+
+def test_what_early_types_are_chosen_by_is_measured_where_the_table_has_it_not(files: list[Path], tmp_path: Path) -> None:
+    """As the features of the particles; the table's own Sersic index stays. Without a table both are measured."""
+    alone = maps_of_cutouts(files[:2], [1, 2], tmp_path / "alone", **SMALL)
+    beside = maps_of_cutouts(files[:2], table()[:2], tmp_path / "beside", **SMALL)
+    with MapStore(alone.folder) as first, MapStore(beside.folder) as second:
+        for row in range(6):
+            particles = read_particles(files[row // 3])
+            light = observed_luminosities(particles, row % 3)
+            for store, radius in ((first, None), (second, 4.0 if row < 3 else None)):
+                found = features_of(particles, row % 3, luminosity_r=light["r"], luminosity_g=light["g"], half_mass_radius=radius)
+                assert store.column("b_t")[row] == pytest.approx(found["b_t"], rel=1e-12)
+                if store is first:
+                    assert store.column("n_sersic")[row] == pytest.approx(found["n_sersic"], rel=1e-9)
+        assert second.column("n_sersic").tolist() == [1.0] * 3 + [2.0] * 3
+
+
+def test_galaxies_without_dark_matter_are_counted_and_not_trained_on(files: list[Path], tmp_path: Path) -> None:
+    """Their maps are kept, their total mass and bulge fraction are unknown, and a training that needs the mass says that it leaves them."""
+    halo = tmp_path / "no_halo.hdf5"
+    halo.write_bytes(files[0].read_bytes())
+    with h5py.File(halo, "a") as file:
+        del file["PartType1"]
+    told: list[str] = []
+
+    class Tells(SilentProgress):
+        def done(self, note: str = "") -> None:
+            told.append(note)
+
+    made = maps_of_cutouts([*files[:2], halo, files[3]], [1, 2, 3, 4], tmp_path / "maps", progress=Tells(), **SMALL)
+    assert (made.galaxies, made.without_dark_matter, len(made.left_out)) == (3, 1, 1)
+    assert "3 galaxies, each from three sides; 1 of them without dark matter in their file: total mass unknown; 1 left out" in told[-1]
+    with MapStore(made.folder) as store:
+        unknown = np.repeat([False, False, True], 3)
+        for name in ("log_mtot", "log_fdm", "b_t"):
+            assert np.isnan(store.column(name)).tolist() == unknown.tolist()
+        assert np.isfinite(store.column("log_mstar")).all() and np.isfinite(store.column("n_sersic")).all()
+        inputs = Inputs(("r_light", "dispersion"), 16, "log")
+        assert usable_rows(store, inputs, ("log_mstar",))[1] == {}
+        rows, left_out = usable_rows(store, inputs, ("log_mstar", "log_mtot"))
+        assert rows.tolist() == [0, 1, 2, 3, 4, 5] and left_out == {"log_mtot unknown": 3}
 
 
 def test_groups_alone_are_enough_and_stars_of_one_ratio_can_be_asked_for(files: list[Path], tmp_path: Path) -> None:

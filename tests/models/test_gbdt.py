@@ -42,7 +42,7 @@ def test_trees_have_at_most_five_leaves_of_at_least_twenty_rows():
 
 def test_trees_learn_what_a_straight_line_cannot(trees):
     features, target = galaxies(100, seed=2)
-    left = target - trees.predict(features)
+    left = target - trees.predict(features, trees.features)
     line, *_ = np.linalg.lstsq(np.column_stack([features, np.ones(100)]), target, rcond=None)
     straight = target - np.column_stack([features, np.ones(100)]) @ line
     assert left.std() < 0.8 * straight.std()
@@ -72,7 +72,7 @@ def test_a_prediction_is_the_sum_of_the_leaves_that_the_text_says(trees):
                 goes_left = bool(decision[node] & 2) if np.isnan(value) else value <= threshold[node]
                 node = left[node] if goes_left else right[node]
             expected[row] += leaf[~node]
-    assert trees.predict(features) == pytest.approx(expected, abs=1e-12)
+    assert trees.predict(features, trees.features) == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_same_rows_and_seed_give_the_same_text_on_any_number_of_threads():
@@ -81,15 +81,15 @@ def test_the_same_rows_and_seed_give_the_same_text_on_any_number_of_threads():
     other = train_gbdt(*galaxies(seed=5), names=NAMES, target_name="t", rounds=5)
     assert first.text == again.text != other.text
     features, _ = galaxies(50, seed=9)
-    assert np.array_equal(first.predict(features), again.predict(features, num_threads=2))
+    assert np.array_equal(first.predict(features, NAMES), again.predict(features, NAMES, num_threads=2))
 
 
 def test_features_in_another_order_are_put_right_by_name(trees):
     features, _ = galaxies(50, seed=4)
     shuffled = np.column_stack([features[:, 2], np.full(50, 7.0), features[:, 0], features[:, 1]])
     names = ["noise", "unknown", "M_r", "sfr"]
-    assert np.array_equal(trees.predict(features), trees.predict(shuffled, names))
-    assert not np.array_equal(trees.predict(features), trees.predict(features[:, ::-1].copy()))
+    assert np.array_equal(trees.predict(features, trees.features), trees.predict(shuffled, names))
+    assert not np.array_equal(trees.predict(features, trees.features), trees.predict(features[:, ::-1].copy(), trees.features))
 
 
 def test_missing_features_are_taken_where_training_rows_lacked_them_and_else_give_no_number(trees):
@@ -97,16 +97,16 @@ def test_missing_features_are_taken_where_training_rows_lacked_them_and_else_giv
     features, _ = galaxies(50, seed=4)
     features[:10, 1] = np.nan
     features[5:20, 0] = np.nan
-    predicted, marked = trees.predict(features), trees.unpredictable(features)
+    predicted, marked = trees.predict(features, trees.features), trees.unpredictable(features, trees.features)
     assert np.array_equal(marked, (np.arange(50) >= 5) & (np.arange(50) < 20))
     assert np.array_equal(np.isnan(predicted), marked)
     # what LightGBM would have said: that the missing number is zero
     zero = np.where(np.isnan(features) & (np.arange(3) == 0), 0.0, features)
-    assert np.array_equal(trees._booster.predict(features), trees.predict(zero))
+    assert np.array_equal(trees._booster.predict(features), trees.predict(zero, trees.features))
 
 
 def test_no_rows_give_no_predictions(trees):
-    assert trees.predict(np.empty((0, 3))).shape == (0,)
+    assert trees.predict(np.empty((0, 3)), trees.features).shape == (0,)
 
 
 def test_loss_curves_are_the_errors_of_the_first_trees(trees):
@@ -136,7 +136,7 @@ def test_gain_is_shared_by_what_matters(trees):
 def test_nothing_to_split_by_has_no_gain():
     trees = train_gbdt(np.zeros((50, 3)), np.full(50, 3.0), names=NAMES, target_name="t", rounds=3)
     assert trees.gain() == dict.fromkeys(NAMES, 0.0)
-    assert trees.predict(np.ones((2, 3))) == pytest.approx([3.0, 3.0])
+    assert trees.predict(np.ones((2, 3)), trees.features) == pytest.approx([3.0, 3.0])
 
 
 def test_what_was_saved_is_loaded(trees, tmp_path):
@@ -144,7 +144,7 @@ def test_what_was_saved_is_loaded(trees, tmp_path):
     loaded = load_gbdt(tmp_path / "model")
     assert loaded == trees
     features, _ = galaxies(50, seed=4, missing=10)
-    assert np.array_equal(loaded.predict(features), trees.predict(features))
+    assert np.array_equal(loaded.predict(features, trees.features), trees.predict(features, trees.features))
     assert loaded.source == "mock numbers"
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "model.txt"]
 

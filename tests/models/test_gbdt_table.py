@@ -109,23 +109,33 @@ def test_measured_scatter_is_that_of_rows_left_out():
     columns, target = catalogue()
     target[:7] = -np.inf
     splits = left_out_in_turn(np.array_split(np.arange(600), 3))
-    outcomes = measure(columns, ["M_r", "g_r"], target, splits, target_name="log_mstar", source="mock")
+    outcomes = measure(columns, ["M_r", "g_r"], target, splits, group=np.arange(600), target_name="log_mstar", source="mock")
     assert [outcome.scatter.rows for outcome in outcomes] == [193, 200, 200]
     assert [outcome.model.rows for outcome in outcomes] == [400, 393, 393]
     for outcome, (_, test) in zip(outcomes, splits, strict=True):
         assert set(outcome.test) == set(test) - set(range(7))
         features = np.stack([columns["M_r"], columns["g_r"]], axis=1)[outcome.test]
-        assert np.array_equal(outcome.model.predict(features), outcome.predicted)
+        assert np.array_equal(outcome.model.predict(features, ["M_r", "g_r"]), outcome.predicted)
         # no better than the noise of 0.03, up to the chance of 200 rows (5 sigma)
         assert 0.03 * (1 - 5 / np.sqrt(2 * 200)) < outcome.scatter.scatter < 0.12
         assert outcome.model.source == "mock"
         assert outcome.model.curves["test"]["mse"][-1] == pytest.approx(outcome.scatter.scatter**2 + outcome.scatter.mean**2)
 
 
+def test_a_group_on_both_sides_is_refused_unless_that_is_what_is_measured():
+    columns, target = catalogue(200)
+    galaxy = np.arange(200) // 2  # two projections of each
+    splits = [(np.arange(0, 200, 2), np.arange(1, 200, 2))]
+    with pytest.raises(DataError, match="a group must stand in one part of a split, got group 0 in parts 0 and 1"):
+        measure(columns, ["M_r"], target, splits, group=galaxy, target_name="log_mstar")
+    (outcome,) = measure(columns, ["M_r"], target, splits, group=None, target_name="log_mstar")
+    assert outcome.scatter.rows == 100
+
+
 def test_without_the_colour_the_scatter_is_the_colours():
     columns, target = catalogue()
     splits = left_out_in_turn(np.array_split(np.arange(600), 2))
-    with_it, without = (measure(columns, names, target, splits, target_name="log_mstar")[0].scatter.scatter
+    with_it, without = (measure(columns, names, target, splits, group=np.arange(600), target_name="log_mstar")[0].scatter.scatter
                         for names in (["M_r", "g_r"], ["M_r"]))  # fmt: skip
     assert without > 2 * with_it
     assert without > 0.6 / np.sqrt(12.0)
@@ -158,7 +168,7 @@ def test_rows_of_tng_reach_the_scatter_aimed_at_with_no_group_on_both_sides(refe
     baseline = scatter_of(law.predict(columns["M_r"][test]), targets["log_mstar"][test]).scatter
     for inputs, target, goal in (("default", "log_mstar", 0.050), ("default", "log_mdm", 0.165), ("default and radius", "log_mtot", 0.06)):
         names = GROUP_CATALOGUE_SETS[inputs]
-        (outcome,) = measure(columns, names, targets[target], [(train, test)], target_name=target, source="TNG100-1")
+        (outcome,) = measure(columns, names, targets[target], [(train, test)], group=group, target_name=target, source="TNG100-1")
         assert outcome.scatter.scatter <= goal
         assert outcome.scatter.scatter < baseline
         assert outcome.scatter.rows > 1400

@@ -189,31 +189,110 @@ def test_what_is_no_group_catalogue(tmp_path: Path) -> None:
     refused(path)
 
 
-def test_units_of_eagle(tmp_path: Path) -> None:
-    n, h, a = 4, 0.6777, 0.5
-    rng = np.random.default_rng(9)
-    mass, radius, twice = rng.uniform(1.0, 30.0, (n, 6)), rng.uniform(2e-3, 9e-3, (n, 6)), rng.uniform(0.1, 2.0, (n, 6))
-    path = tmp_path / "eagle_subfind_tab_028_z000p000.0.hdf5"
+def test_a_folder_of_several_snapshots_is_refused(tmp_path: Path) -> None:
+    """Which one came first was chance; a file of one of them says which."""
+    write_tng(tmp_path, (3, 2))
+    for item in list(tmp_path.iterdir()):
+        item.with_name(item.name.replace("099", "067")).write_bytes(item.read_bytes())
+    said = refused(tmp_path)
+    assert "one group catalogue" in said and said.endswith("got fof_subhalo_tab_067.*.hdf5, fof_subhalo_tab_099.*.hdf5")
+    with pytest.raises(DataError, match=r"067\.\*\.hdf5, fof_subhalo_tab_099"):
+        read_catalogue(tmp_path)
+    assert len(read_catalogue(tmp_path / "fof_subhalo_tab_067.1.hdf5")) == 5
+
+
+def test_files_of_groups_alone_are_no_choice(tmp_path: Path) -> None:
+    """EAGLE has its groups a second time, in files that sort before and after those of the subhaloes; other files may lie there too."""
+    write_eagle(tmp_path / "eagle_subfind_tab_028.0.hdf5")
+    for name in ("a_group_tab_028.0.hdf5", "group_tab_028.0.hdf5", "a_group_tab_027.0.hdf5"):
+        with h5py.File(tmp_path / name, "w") as file:
+            file.create_group("Header").attrs["HubbleParam"] = H
+            file.create_group("FOF")
+    with h5py.File(tmp_path / "aaa.hdf5", "w") as file:
+        file["x"] = 1.0
+    assert is_group_catalogue(tmp_path) and len(read_catalogue(tmp_path)) == 4
+    (tmp_path / "eagle_subfind_tab_028.0.hdf5").unlink()
+    assert "a_group_tab_027.*.hdf5, a_group_tab_028.*.hdf5, group_tab_028.*.hdf5" in refused(tmp_path)
+
+
+EAGLE_SCALE = np.array([1.0, 2.0, 4.0, 8.0])
+"""kpc: scales of Hernquist's profile, of all kinds of particles alike but for their masses."""
+
+EAGLE_MASS = np.array([1.0, 20.0, 0.0, 0.0, 5.0, 0.01]) * np.array([[1.0], [2.0], [4.0], [40.0]])
+"""1e10 Msun: of the whole subhalo, (subhalo, type)."""
+
+SPHERES = (1, 3, 5, 10, 20, 30, 40, 50, 70, 100)
+EAGLE_H = 0.6777
+
+
+def hernquist(radius: float | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Share of the mass within a radius of each subhalo."""
+    return np.asarray((radius / (radius + EAGLE_SCALE)) ** 2)
+
+
+def write_eagle(path: Path, *, spheres: tuple[int, ...] = SPHERES) -> None:
+    """Four Hernquist galaxies at z = 1, in EAGLE's units: 1e10 Msun/h, Mpc/h that are said to be comoving and are not."""
+    mass, radius = EAGLE_MASS, EAGLE_SCALE * (1.0 + np.sqrt(2.0))
+    fields = {f"ApertureMeasurements/Mass/{item:03d}kpc": mass * hernquist(float(item))[:, None] for item in spheres}
+    fields |= {"Mass": mass.sum(axis=1), "MassTwiceHalfMassRad": mass * hernquist(2.0 * radius)[:, None]}
     with h5py.File(path, "w") as file:
         header = file.create_group("Header").attrs
-        header["HubbleParam"], header["ExpansionFactor"] = h, a
+        header["HubbleParam"], header["ExpansionFactor"] = EAGLE_H, A
         file.create_group("FOF")
-        for name, value, cgs, power_a, power_h in (
-            ("ApertureMeasurements/Mass/030kpc", mass, 1.989e43, 0.0, -1.0),
-            ("MassTwiceHalfMassRad", twice, 1.989e43, 0.0, -1.0),
-            ("HalfMassRad", radius, 3.085678e24, 1.0, -1.0),
-            ("Mass", mass.sum(axis=1), 1.989e43, 0.0, -1.0),
-        ):
+        rows = [(name, value * EAGLE_H, 1.98848e43, 0.0) for name, value in fields.items()]
+        for name, value, cgs, power_a in [*rows, ("HalfMassRad", radius[:, None] * np.ones(6) * EAGLE_H / 1e3, 3.085678e24, 1.0)]:
             file[f"Subhalo/{name}"] = value
-            data = file[f"Subhalo/{name}"]
-            data.attrs["CGSConversionFactor"], data.attrs["aexp-scale-exponent"], data.attrs["h-scale-exponent"] = cgs, power_a, power_h
+            attrs = file[f"Subhalo/{name}"].attrs
+            attrs["CGSConversionFactor"], attrs["aexp-scale-exponent"], attrs["h-scale-exponent"] = cgs, power_a, -1.0
         file["Subhalo/GroupNumber"], file["Subhalo/SubGroupNumber"] = np.array([1, 1, 2, 3]), np.array([0, 1, 0, 0])
-        file["Subhalo/StarFormationRate"] = np.full(n, 1.5)
+        file["Subhalo/StarFormationRate"] = np.full(4, 1.5)
+        file["Subhalo/StellarVelDisp"], file["Subhalo/Stars/Spin"] = np.full(4, 150.0), np.ones((4, 3))
+
+
+def test_units_of_eagle(tmp_path: Path) -> None:
+    path = tmp_path / "eagle_subfind_tab_020_z001p000.0.hdf5"
+    write_eagle(path)
     table = read_catalogue(path)
-    assert np.allclose(table["m_star_30kpc"], mass[:, 4] * 1e10 / h, rtol=5e-4)  # the solar mass of each side
-    assert np.allclose(table["m_star_total"], table["m_star_30kpc"]) and np.allclose(table["m_gas_total"], mass[:, 0] * 1e10 / h, rtol=5e-4)
-    assert np.allclose(table["m_dm_2rhsm"], twice[:, 1] * 1e10 / h, rtol=5e-4)
-    assert np.allclose(table["m_tot_2rhsm"], twice[:, [0, 1, 4, 5]].sum(axis=1) * 1e10 / h, rtol=5e-4)
-    assert np.allclose(table["r50_3d"], radius[:, 4] * 1e3 * a / h, rtol=1e-5)
+    inner = EAGLE_MASS * hernquist(30.0)[:, None] * 1e10
+    assert np.allclose(table["m_star_30kpc"], inner[:, 4], rtol=1e-4) and np.allclose(table["m_star_total"], table["m_star_30kpc"])
+    assert np.allclose(table["m_gas_total"], inner[:, 0], rtol=1e-4)
+    assert np.allclose(table["m_subhalo"], EAGLE_MASS.sum(axis=1) * 1e10, rtol=1e-4)
+    assert np.allclose(table["r_hsm"], EAGLE_SCALE * (1.0 + np.sqrt(2.0)), rtol=1e-5)
     assert table["central"].tolist() == [True, False, True, True] and table["group_id"].tolist() == [1, 1, 2, 3]
     assert table["sfr"].tolist() == [1.5] * 4
+    assert not {"sigma_3d1", "spin", "sigma_v"} & set(table.colnames)  # what is there is of stars alone
+
+
+def test_half_of_eagles_stars_within_30_kpc(tmp_path: Path) -> None:
+    """The catalogue's own half-mass radius is of all stars: of Hernquist galaxies of 19 kpc it is larger by three quarters."""
+    path = tmp_path / "eagle_subfind_tab_020_z001p000.0.hdf5"
+    write_eagle(path)
+    table = read_catalogue(path)
+    share = np.sqrt(0.5 * hernquist(30.0))
+    expected = EAGLE_SCALE * share / (1.0 - share)
+    assert np.allclose(table["r50_3d"], expected, rtol=0.01) and table["r_hsm"][3] > 1.7 * expected[3]
+    assert "within 30 kpc" in table["r50_3d"].description and table["r50_3d"].unit == "kpc"
+    assert np.allclose(table["m_star_1rhsm"], 0.5e10 * EAGLE_MASS[:, 4], rtol=0.01)
+    twice = 1e10 * EAGLE_MASS * hernquist(2.0 * EAGLE_SCALE * (1.0 + np.sqrt(2.0)))[:, None]
+    for kind, number in (("star", 4), ("dm", 1), ("gas", 0), ("bh", 5)):
+        assert np.allclose(table[f"m_{kind}_2rhsm"], twice[:, number], rtol=0.01), kind
+    assert np.allclose(table["m_tot_2rhsm"], twice.sum(axis=1), rtol=0.01)
+
+
+def test_without_a_growth_curve_the_radius_is_masked(tmp_path: Path) -> None:
+    path = tmp_path / "eagle_subfind_tab_020_z001p000.0.hdf5"
+    for spheres in ((), (30,), (30, 50), (3, 10)):
+        write_eagle(path, spheres=spheres)
+        table = read_catalogue(path)
+        assert table["r50_3d"].mask.all() and "too few of ApertureMeasurements/Mass" in table["r50_3d"].description
+        assert not table["r_hsm"].mask.any() and ("m_star_total" in table.colnames) == (30 in spheres)
+    write_eagle(path, spheres=(30,))
+    table = read_catalogue(path)
+    assert np.allclose(table["m_star_2rhsm"], 1e10 * EAGLE_MASS[:, 4] * hernquist(2.0 * EAGLE_SCALE * (1.0 + np.sqrt(2.0))), rtol=1e-4)
+    assert "m_dm_2rhsm" not in table.colnames
+
+
+def test_what_tngs_radius_is_of_is_said(tmp_path: Path) -> None:
+    write_tng(tmp_path)
+    table = read_catalogue(tmp_path)
+    assert all("whole subhalo" in table[name].description for name in ("r50_3d", "m_star_total", "m_gas_total"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
 from supermage.errors import DataError
 from supermage.models import targets_of_particles
-from supermage.models.map_parts import Rows, begin, make_parts, part_names
+from supermage.models.map_parts import MEASURED, Rows, begin, make_parts, part_names
 from supermage.models.particles import Particles
 from supermage.progress import SilentProgress
 from tests.models.analytic_galaxies import plummer
@@ -16,6 +17,7 @@ from tests.models.analytic_galaxies import plummer
 
 def test_names_cover_all_galaxies() -> None:
     assert part_names(5, 2) == ["part-00000.nc", "part-00001.nc", "part-00002.nc"] and part_names(4, 2)[-1] == "part-00001.nc"
+    assert part_names(1, 2, ".ecsv") == ["part-00000.ecsv"]
 
 
 def test_a_folder_belongs_to_one_request(tmp_path: Path) -> None:
@@ -50,3 +52,10 @@ def test_a_galaxy_that_fails_halfway_adds_nothing(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(DataError, match="no third side"):
         rows.add(Particles(plummer(200, 1)), image_pixels=16, map_pixels=8)
     assert not rows.maps and not rows.columns
+
+
+def test_a_galaxy_of_too_few_stars_has_maps_and_no_features() -> None:
+    """Within two half-mass radii there are fewer stars than features need: the columns are there, empty."""
+    rows = Rows()
+    rows.add(Particles(plummer(40, 1), plummer(200, 2, scale=9.0), galaxy_id=3), image_pixels=16, map_pixels=8)
+    assert len(rows.maps) == 3 and all(math.isnan(item[name]) for item in rows.columns for name in MEASURED)

@@ -24,13 +24,21 @@ def of_own_table(**entries: Any) -> dict[str, Any]:
 
 
 def card_of(about: dict[str, Any], folder: Path) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
     write_mass_card(folder / "card.md", about)
     return (folder / "card.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["tng-gbdt", "tng-shared"])
 def test_shipped_cards_are_written_as_they_are(name: str, tmp_path: Path) -> None:
-    assert card_of(described(name), tmp_path) == (MODELS / name / "card.md").read_text()
+    assert card_of(described(name), tmp_path / "models" / name) == (MODELS / name / "card.md").read_text()
+
+
+def test_a_recipe_is_named_as_it_lies(tmp_path: Path) -> None:
+    """Under models/ by its path from there; elsewhere, and under another's name, by its own name alone."""
+    assert "Written by `supermage train models/mine/recipe.toml`." in card_of(of_own_table(), tmp_path / "models" / "mine")
+    for folder in ("elsewhere/mine", "models/other", "models/mine/products"):
+        assert "Written by `supermage train recipe.toml`." in card_of(of_own_table(), tmp_path / folder)
 
 
 def test_a_users_own_table_has_no_licence_of_tng(tmp_path: Path) -> None:
@@ -39,7 +47,7 @@ def test_a_users_own_table_has_no_licence_of_tng(tmp_path: Path) -> None:
     for word in ("TNG", "Nelson", "Jagvaral", "no complete box", "Simulated galaxies", "BSD"):
         assert word not in ending
     assert "Galaxies of survey.fits; none of them is in these files" in ending and "Nothing was stated of their licence" in ending
-    assert 'load_model("path/to/mine").predict(table)' in card and "models/mine/recipe.toml" in card
+    assert 'load_model("path/to/mine").predict(table)' in card and "`supermage train recipe.toml`" in card
 
 
 def test_a_density_on_a_network_of_generated_galaxies_says_so(tmp_path: Path) -> None:

@@ -211,6 +211,17 @@ def test_another_version_is_refused(folder: Path, tmp_path: Path) -> None:
         load_mass_estimator(tmp_path)
 
 
+@pytest.mark.parametrize("change", [{"features": "reversed"}, {"aperture": "3rhsm"}, {"needs": ["nothing"]}, {"needs": []}])
+def test_a_description_of_another_model_is_refused(folder: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    """Hashes cover the weights; what the description says of them is held against the trees."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    about = json.loads((copy / "model.json").read_text())
+    change = {"features": about["features"][::-1]} if "features" in change else change
+    (copy / "model.json").write_text(json.dumps({**about, **change}))
+    with pytest.raises(ModelFileError, match=r"the files must fit the model that model.json describes, got others"):
+        load_mass_estimator(copy)
+
+
 def test_card_says_what_is_asked(folder: Path) -> None:
     card = (folder.parent / "card.md").read_text()
     for word in ("states no licence", "Nelson et al. 2019", "Jagvaral et al. 2021", "the sphere of R_hsm", "## Limits",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pyro
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyro import poutine
 from scipy import integrate, stats
 from torch import Tensor
 
@@ -27,6 +29,20 @@ def test_shapes_and_names() -> None:
     assert torch.equal(got[1].log_prob(point[:, 1]), got.log_prob(point)[:, 1])
     assert got.expand((4, 3)).log_prob(point[:4]).shape == (4, 3)
     assert len(got) == 3 and [row.batch_shape for row in got] == [()] * 3
+
+
+def test_it_is_a_distribution_of_pyros_models() -> None:
+    """As a sample site, alone and in a plate: the trace's log probability is the density's."""
+    rows = prior(3)
+
+    def model() -> None:
+        pyro.sample("one", rows[0])
+        with pyro.plate("galaxies", 3):
+            pyro.sample("all", rows)
+
+    trace = poutine.trace(model).get_trace()
+    expected = rows[0].log_prob(trace.nodes["one"]["value"]) + rows.log_prob(trace.nodes["all"]["value"]).sum()
+    assert float(trace.log_prob_sum()) == pytest.approx(float(expected)) and rows.event_dim == 1
 
 
 def test_joint_density_integrates_to_one_and_to_its_marginals() -> None:

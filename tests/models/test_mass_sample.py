@@ -60,8 +60,8 @@ def test_rows_of_a_user_are_cut_and_counted(tmp_path: Path) -> None:
     path = own(tmp_path, flag=[True, False, True, True, True, True])
     got = read_own_sample(path, cuts=["m_star_30kpc > 5e9", "M_r < -20.05"], **names)
     assert got.columns["M_r"].tolist() == [-20.2, -20.1] and got.group.tolist() == [4, 5] and got.source == "own.ecsv"
-    assert got.cuts == ["flag False: 1 of 6 rows left out", "not m_star_30kpc > 5e+09 Msun: 1 of 5 rows left out, and 1 without a value",
-                        "not M_r < -20.05 mag: 1 of 3 rows left out, and 0 without a value",
+    assert got.cuts == ["flag False: 1 of 6 rows left out", "not m_star_30kpc > 5e+09 Msun: 1 of 5 rows left out, 1 without a value too",
+                        "not M_r < -20.05 mag: 1 of 3 rows left out, 0 without a value too",
                         "stellar or total mass unknown: 0 of 2 rows left out"]  # fmt: skip
     assert len(read_own_sample(own(tmp_path), **names)) == 6
     assert len(read_own_sample(own(tmp_path, flag=["True", "false", "TRUE", "1", "no", "yes"]), **names)) == 4

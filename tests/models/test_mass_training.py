@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +11,11 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from supermage.errors import RecipeError
+from supermage.errors import CheckpointError, RecipeError
 from supermage.models import mass_training, training
 from supermage.models.feature_space import fit_feature_space
 from supermage.models.mass_training import PARTS, MassTraining, Options, fit_anchor, read_sample
+from supermage.plots.training import draw_losses
 from supermage.progress import SilentProgress
 from supermage.recipe import Recipe, TrainSection
 from tests.models.mass_mixtures import OPTIONS, sample
@@ -102,9 +105,54 @@ def test_options_of_a_users_table(tmp_path: Path) -> None:
     table.write(tmp_path / "own.ecsv")
     got = read_sample(tmp_path / "own.ecsv", given, 1)
     assert len(got) == (columns["M_r"] < -18).sum() < 60
-    assert got.cuts[0] == f"not M_r < -18 mag: {60 - len(got)} of 60 rows left out, and 0 without a value"
-    with pytest.raises(RecipeError, match=r"train.options.cuts must come with sample = 'catalogue', got sample = 'tng'"):
-        read_sample(tmp_path / "own.ecsv", given.model_copy(update={"sample": "tng"}), 1)
+    assert got.cuts[0] == f"not M_r < -18 mag: {60 - len(got)} of 60 rows left out, 0 without a value too"
+    named = given.model_copy(update={"source": "a survey"})
+    assert (got.source, read_sample(tmp_path / "own.ecsv", named, 1).source) == ("own.ecsv", "a survey")
+    for sample_, key in (("tng", "columns"), ("tng-shared", "cuts")):
+        with pytest.raises(RecipeError, match=rf"train.options.{key} must come with sample = 'catalogue', got sample = '{sample_}'"):
+            read_sample(tmp_path / "own.ecsv", given.model_copy(update={"sample": sample_}), 1)
+
+
+@pytest.mark.reference
+def test_cuts_of_the_reference_rows_are_counted(reference_data: Path) -> None:
+    given = Options(sample="tng", cuts=["m_star_30kpc > 5e9", "m_subhalo < 1e14", "bulge_index <= 99 or missing"])
+    got = read_sample(reference_data / "galaxies/tng100-1-z0-subhalos.parquet", given, 1)
+    whole = read_sample(reference_data / "galaxies/tng100-1-z0-subhalos.parquet", Options(sample="tng"), 1)
+    removed = [int(re.search(r": (\d+) of \d+ rows left out", line)[1]) for line in got.cuts[1:4]]
+    assert 0 < len(got) == len(whole) - sum(removed) and all(removed) and "without a value stay" in got.cuts[3]
+
+
+def test_needs_follow_from_the_features() -> None:
+    assert MassTraining(sample(300), Options(**{**OPTIONS, "needs": []}), 1, "by-rule").needs == ["M_r"]
+    with pytest.raises(RecipeError, match=r"needs must name a feature that a row must have, got none for g_r, log_sigma"):
+        MassTraining(sample(300), Options(**{**OPTIONS, "needs": [], "features": ["g_r", "log_sigma"]}), 1, "by-rule")
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_checkpoint_of_other_galaxies_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same recipe, other rows at the same path: weights of the old are not taken for weights of the new."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+
+    def stop(*arguments: object, **keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as early:
+        early.setattr(MassTraining, "finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(recipe(tmp_path))
+    monkeypatch.setattr(mass_training, "read_sample", lambda path, options, seed: sample(500, seed=8))
+    with pytest.raises(CheckpointError, match="must belong to this recipe and its data, got another's"):
+        training.train(recipe(tmp_path))
+
+
+@pytest.mark.usefixtures("registered")
+def test_losses_are_kept_and_drawn(tmp_path: Path) -> None:
+    artefact = training.train(recipe(tmp_path))
+    history = json.loads((artefact / "model.json").read_text())["history"]
+    steps = recipe(tmp_path).train.options["steps"]
+    assert len(history["training"]) == len(history["validation"]) == -(-steps // history["every"])
+    assert np.isfinite([*history["training"], *history["validation"]]).all()
+    assert draw_losses(artefact, tmp_path / "loss.png") == tmp_path / "loss.png"
 
 
 def test_a_sphere_of_the_rows_own_must_be_a_feature() -> None:

@@ -19,16 +19,18 @@ from supermage.errors import DataError, DomainError, ModelFileError
 from supermage.models import cnn_prior, map_store, registry
 from supermage.models import predict as module
 from supermage.models.catalogue_files import read_raw
+from supermage.models.catalogue_ranges import RangeWarning
 from supermage.models.mass_estimator import load_mass_estimator
 from supermage.models.mass_training import MassTraining, Options
 from supermage.models.mock_population import MOCK
 from supermage.models.out_of_distribution import OutOfDistributionWarning
-from supermage.models.predict import default_output, predict_catalogue
+from supermage.models.predict import default_output, located, predict_as, predict_catalogue, version_of
 from supermage.models.training import run_steps
 from supermage.progress import SilentProgress
 from tests.models.mass_mixtures import OPTIONS, sample
 
-pytestmark = pytest.mark.filterwarnings("ignore::supermage.models.out_of_distribution.OutOfDistributionWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::supermage.models.out_of_distribution.OutOfDistributionWarning"),
+              pytest.mark.filterwarnings("ignore::supermage.models.catalogue_ranges.RangeWarning")]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,8 @@ def test_same_rows_out(tmp_path: Path, folder: Path, ending: str) -> None:
     assert "M_r missing" in str(got["reason"][3])
     assert sum(item not in ("", "--", "None") for item in map(str, got["reason"])) == 1
     assert list(got["gaps"])[:6] == [0, 0, 0, 1, 1, 1]
+    missing = ["" if item is np.ma.masked else str(item) for item in got["missing"]]
+    assert missing[:6] == ["", "", "", "M_r", "log_sigma", "log_r_hsm"] and set(missing[6:]) == {""}
     assert "by-rule version 1, weights" in str(got["model"][0])
     if ending == "csv":
         beside = json.loads((tmp_path / "out.csv.json").read_text())
@@ -127,6 +131,105 @@ def test_far_rows_are_counted_and_warned_of(tmp_path: Path, folder: Path) -> Non
         done = predict_catalogue(tmp_path / "in.ecsv", folder, tmp_path / "out.ecsv")
     assert done.outside >= 1
     assert read(tmp_path / "out.ecsv")["out_of_distribution"][0] > 2.0
+
+
+def test_every_missing_feature_is_named(tmp_path: Path, folder: Path) -> None:
+    given = catalogue(tmp_path / "in.ecsv")
+    given["g_r"][4] = given["r_hsm"][4] = np.nan
+    given.write(tmp_path / "in.ecsv", overwrite=True)
+    predict_catalogue(tmp_path / "in.ecsv", folder, tmp_path / "out.parquet")
+    got = read_raw(tmp_path / "out.parquet")
+    assert got["missing"][4] == "g_r log_sigma log_r_hsm"
+    assert [len(str(item).split()) for item in got["missing"]] == got["gaps"].tolist()
+
+
+@pytest.mark.parametrize("ending", ["ecsv", "parquet", "fits"])
+def test_numbers_outside_a_range_are_warned_of_once_a_column(tmp_path: Path, folder: Path, ending: str) -> None:
+    """Of the whole file, however many pieces it comes in; a column within its range has no warning."""
+    given = catalogue(tmp_path / "in.ecsv")
+    given["sigma_3d1"][8:19] = np.asarray(given["sigma_3d1"][8:19]) * 1e3 + 1e4
+    given.write(tmp_path / f"in.{ending}", overwrite=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RangeWarning)
+        predict_catalogue(tmp_path / f"in.{ending}", folder, tmp_path / "out.ecsv", rows=7)
+    said = [str(item.message) for item in caught if item.category is RangeWarning]
+    assert said == ["column sigma_3d1: 12 of 25 values outside 1 .. 3000 km / s, taken as missing"]
+    assert [row for row, item in enumerate(read(tmp_path / "out.ecsv")["missing"]) if item == "log_sigma"] == [4, *range(8, 19)]
+
+
+@pytest.mark.parametrize("ending", ["ecsv", "parquet", "fits", "csv"])
+def test_progress_has_an_end(tmp_path: Path, folder: Path, ending: str) -> None:
+    catalogue(tmp_path / "in.ecsv")
+    Table.read(tmp_path / "in.ecsv").write(tmp_path / f"in.{ending}", overwrite=True)
+    told: list[tuple[str, int | None]] = []
+
+    class Notes(SilentProgress):
+        def start(self, what: str, total: int | None) -> None:
+            told.append((what.split(maxsplit=1)[0], total))
+
+    given_units = {"M_r": "mag", "g_r": "mag", "sigma_3d1": "km/s", "r_hsm": "kpc"} if ending == "csv" else None
+    predict_catalogue(tmp_path / f"in.{ending}", folder, tmp_path / "out.ecsv", rows=7, units=given_units, progress=Notes())
+    assert told == [("reading", None), ("predicting", 25)]
+
+
+def test_a_constant_is_a_column_with_one_number(tmp_path: Path, folder: Path) -> None:
+    given = catalogue(tmp_path / "in.ecsv")
+    del given["r_hsm"]
+    given.write(tmp_path / "less.ecsv")
+    given["r_hsm"] = 3.0
+    given["r_hsm"].unit = "kpc"
+    given.write(tmp_path / "more.ecsv")
+    predict_catalogue(tmp_path / "less.ecsv", folder, tmp_path / "a.ecsv", rows=7, constants={"r_hsm": 3})
+    predict_catalogue(tmp_path / "more.ecsv", folder, tmp_path / "b.ecsv")
+    one, other = read(tmp_path / "a.ecsv"), read(tmp_path / "b.ecsv")
+    assert one["r_hsm"].unit == units.kpc and set(one["r_hsm"]) == {3.0}
+    known = np.delete(np.arange(25), 3)
+    assert np.allclose(one["log_mtot_median"][known], other["log_mtot_median"][known], atol=1e-7)
+    wrong = {"columns that the catalogue lacks, got r_hsm": {"r_hsm": 3.0}, "got 'r_hms'; did you mean 'r_hsm'": {"r_hms": 3.0},
+             "must lie in 0.01 .. 1000 kpc, got nan": {"r_hsm": np.nan}, "that by-rule reads .M_r, g_r": {"M_K": -20.0}}  # fmt: skip
+    for message, constants in wrong.items():
+        with pytest.raises((DataError, DomainError), match=message) as caught:
+            predict_catalogue(tmp_path / "more.ecsv", folder, tmp_path / "c.ecsv", constants=constants)
+        assert "\n" not in str(caught.value) and not (tmp_path / "c.ecsv").exists()
+
+
+def test_the_sphere_of_a_catalogue_without_one(tmp_path: Path) -> None:
+    table = Table({"m_star_total": [3e10, 1e11], "r50_3d": [3.0, 6.0], "m_gas_total": [1e9, 1e10]}, units=["Msun", "kpc", "Msun"])
+    table.write(tmp_path / "in.ecsv")
+    with pytest.raises(DataError, match=r"must have aperture_ratio for tng-shared, got m_star_total, .*--set aperture_ratio=NUMBER"):
+        predict_catalogue(tmp_path / "in.ecsv", "tng-shared", tmp_path / "out.ecsv")
+    assert predict_catalogue(tmp_path / "in.ecsv", "tng-shared", tmp_path / "out.ecsv", constants={"aperture_ratio": 1.0}).empty == 0
+
+
+def test_targets_that_are_functions_of_one_another(tmp_path: Path, folder: Path) -> None:
+    """Each is written by itself, as if it were asked for alone."""
+    catalogue(tmp_path / "in.ecsv")
+    names = ("log_mstar", "log_mtot", "log_mdm", "log_fstar", "log_mtot")
+    predict_catalogue(tmp_path / "in.ecsv", folder, tmp_path / "all.ecsv", targets=names)
+    got = read(tmp_path / "all.ecsv")
+    assert sum(name.endswith("_median") for name in got.colnames) == 4
+    predict_catalogue(tmp_path / "in.ecsv", folder, tmp_path / "one.ecsv", targets="log_fstar")
+    assert got["log_fstar_median"].tolist() == read(tmp_path / "one.ecsv")["log_fstar_median"].tolist()
+    with pytest.raises(DomainError, match=r"at least one of log_mstar, .* got none"):
+        predict_catalogue(tmp_path / "in.ecsv", folder, tmp_path / "none.ecsv", targets=())
+
+
+def test_a_folder_is_known_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "tng-gbdt").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert located("mine") == located(Path("mine")) == str(tmp_path / "mine")
+    assert (located("tng-gbdt"), located(Path("tng-gbdt")), located("nowhere")) == ("tng-gbdt", str(tmp_path / "tng-gbdt"), "nowhere")
+
+
+def test_a_worker_with_another_model_says_so(tmp_path: Path, folder: Path) -> None:
+    table = catalogue(tmp_path / "in.ecsv")
+    needed = version_of(load_mass_estimator(folder))
+    assert len(predict_as(table, str(folder), ("log_mtot",), needed)) == 25
+    with pytest.raises(ModelFileError, match=r"the worker on .* must have by-rule version 7, got by-rule version 1, .*of supermage "):
+        predict_as(table, str(folder), ("log_mtot",), "by-rule version 7")
+    with pytest.raises(ModelFileError, match=r"the worker on .* must be able to load by-rule.*, got: a model must be one of"):
+        predict_as(table, str(tmp_path / "nowhere"), ("log_mtot",), needed)
 
 
 def test_mass_to_light_where_the_light_is_missing(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +307,7 @@ def test_masses_of_generated_maps_say_so(tmp_path: Path, folder: Path, monkeypat
 
     @contextmanager
     def store(path: Path) -> Iterator[SimpleNamespace]:
-        yield SimpleNamespace(mock=mock)
+        yield SimpleNamespace(mock=mock, n_rows=25)
 
     given = catalogue(tmp_path / "in.ecsv")
     monkeypatch.setattr(map_store, "MapStore", store)
@@ -271,23 +374,3 @@ def test_a_failure_leaves_an_earlier_output_alone(tmp_path: Path, folder: Path, 
         predict_catalogue(tmp_path / "in.ecsv", folder, tmp_path / "out.ecsv")
     assert (tmp_path / "out.ecsv").read_text() == "earlier"
     assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_no_scheduler_answers(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("distributed")
-    catalogue(tmp_path / "in.ecsv")
-    with pytest.raises(DataError, match="a Dask scheduler must answer at nonsense://x"):
-        predict_catalogue(tmp_path / "in.ecsv", folder, tmp_path / "out.ecsv", dask="nonsense://x")
-
-
-def test_a_cluster_predicts_the_same(tmp_path: Path) -> None:
-    """A scheduler and two workers in processes of their own: the rows, their order and every number are those of this process."""
-    distributed = pytest.importorskip("distributed")
-    catalogue(tmp_path / "in.ecsv")
-    predict_catalogue(tmp_path / "in.ecsv", "tng-gbdt", tmp_path / "here.ecsv", rows=4)
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        done = predict_catalogue(tmp_path / "in.ecsv", "tng-gbdt", tmp_path / "there.ecsv", rows=4, dask=cluster.scheduler_address)
-    here, there = read(tmp_path / "here.ecsv"), read(tmp_path / "there.ecsv")
-    assert done.rows == 25 and here.colnames == there.colnames
-    for name in here.colnames:
-        assert str(here[name].tolist()) == str(there[name].tolist()), name

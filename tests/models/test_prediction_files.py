@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +118,64 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="folder must be writable"), TableWriter(tmp_path / "file" / "table.csv"):
         pass
+
+
+def test_parts_of_killed_writers_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here = platform.node()
+    gone = [f".t.csv.{ended.pid}.part", f".t.csv.{here}.{ended.pid}.part", f".t.csv.{here}.{ended.pid}.part.rows"]
+    kept = [f".t.csv.{os.getppid()}.part", f".t.csv.elsewhere.{ended.pid}.part", f".other.csv.{ended.pid}.part", f"t.csv.{ended.pid}.part"]
+    for name in (*gone, *kept):
+        (tmp_path / name).write_text("")
+    with TableWriter(tmp_path / "t.csv") as writer:
+        writer.add(pieces()[0])
+    assert sorted(item.name for item in tmp_path.iterdir()) == sorted([*kept, "t.csv", "t.csv.json"])
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "ecsv", "fits"])
+def test_a_killed_writer_leaves_what_the_next_one_removes(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"table.{ending}"
+    script = ("import os, sys; from pathlib import Path; from astropy.table import Table; "
+              "from supermage.models.prediction_files import TableWriter; writer = TableWriter(Path(sys.argv[1])); "
+              "writer.__enter__(); writer.add(Table({'a': [1]})); os.kill(os.getpid(), 9)")  # fmt: skip
+    subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert any(".part" in item.name for item in tmp_path.iterdir()) and not path.exists()
+    with TableWriter(path) as writer:
+        writer.add(pieces()[0])
+    assert not any(".part" in item.name for item in tmp_path.iterdir()) and path.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("ending", ["parquet", "csv", "ecsv", "fits"])
+def test_a_full_disk_names_the_output(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"table.{ending}"
+    path.write_text("earlier")
+    writer = TableWriter(path)
+    (writer._temporary if ending != "fits" else Path(f"{writer._temporary}.rows")).symlink_to("/dev/full")
+
+    def fill() -> None:
+        with writer:
+            for _ in range(200):
+                writer.add(Table({"number": np.random.default_rng(0).random(2000)}))
+
+    with pytest.raises(DataError, match=r"the disk must have room and be writable, got: .*No space left on device") as caught:
+        fill()
+    assert str(caught.value).startswith(f"{path}: ") and path.read_text() == "earlier"
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_error_of_a_body_is_not_hidden_by_one_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        with TableWriter(tmp_path / "table.csv") as writer:
+            real = writer._writer.discard
+
+            def fails() -> None:
+                real()
+                raise OSError(28, "No space left on device")
+
+            monkeypatch.setattr(writer._writer, "discard", fails)
+            raise DataError("first")
+
+    with pytest.raises(DataError, match=r"^first$"):
+        broken()

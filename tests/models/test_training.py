@@ -133,7 +133,7 @@ def test_soap_solves_an_ill_conditioned_quadratic() -> None:
 def test_a_wrong_checkpoint_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "products" / "checkpoint.safetensors"
     training.write_checkpoint(checkpoint, "another", 3, [torch.zeros(2)], {})
-    with pytest.raises(CheckpointError, match="must belong to this recipe, got another's"):
+    with pytest.raises(CheckpointError, match="must belong to this recipe and its data, got another's"):
         training.train(recipe(tmp_path))
     checkpoint.write_bytes(checkpoint.read_bytes()[:20])
     with pytest.raises(CheckpointError, match="must be complete, got a damaged one"):

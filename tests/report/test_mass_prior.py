@@ -27,11 +27,8 @@ from supermage.report.figures import find_figure
 from supermage.report.mass_prior import (
     MassPriorFacts,
     Reach,
-    Tension,
     held,
     mass_prior_facts,
-    tension_of_draws,
-    tension_of_update,
     without_path,
 )
 from supermage.report.mass_prior_words import judge_mass_prior, mass_prior_section, prior_sentences, summary_words
@@ -39,6 +36,7 @@ from supermage.report.record import Record, read_record
 from supermage.report.reweighting import fit_pareto, smooth_weights, weighted_quantiles
 from supermage.report.sections import sections
 from supermage.report.tables import latex_table
+from supermage.report.tension import NOT_TOLD, Tension, tension_of_update
 from supermage.report.verdict import Status, judge
 from tests.report.factories import make_fit
 from tests.report.test_verdict import MASS, MIXED, QUIET, RATIOS
@@ -64,8 +62,6 @@ def test_tension_is_the_difference_over_the_root_of_the_variances(data: float, e
     assert found.sigma == pytest.approx(abs(data - PRIOR[0]) / math.hypot(error, PRIOR[1]), abs=0.25)
     assert found.data is not None and not found.at_least
     assert found.data[0] == pytest.approx(data, abs=0.05 + 0.2 * error) and found.data[1] == pytest.approx(error, rel=0.25)
-    draws = data + error * np.random.default_rng(2).standard_normal((4, 4000))
-    assert tension_of_draws(draws, *PRIOR).sigma == pytest.approx(found.sigma, abs=0.25)
 
 
 def test_a_prior_wrong_by_03_dex_is_flagged() -> None:
@@ -90,7 +86,7 @@ def test_data_that_know_nothing_make_no_tension() -> None:
     found = tension_of_update(score(update(11.5, 5.0)), *PRIOR)
     assert found.at_least and found.data is None and found.sigma < 1.0
     words = " ".join(prior_sentences(made(tension=found)))
-    assert "can neither confirm nor refute it" in words
+    assert "is not told by these draws" in words and "can neither confirm nor refute it" in words
     # draws that lie where the prior hardly does, and are as wide as it: a contradiction all the same
     assert tension_of_update(3.0 + np.random.default_rng(1).standard_normal((4, 500)), *PRIOR).sigma > 3.0
 
@@ -146,6 +142,10 @@ def test_what_is_flagged_and_what_not() -> None:
     assert judge_mass_prior(clear, made()).headline == clear.headline and judge_mass_prior(clear, made()).measured
     tension = judge_mass_prior(clear, made(tension=Tension(2.4)))
     assert tension.status is Status.DETECTED and tension.headline.endswith("are in tension (2.4 standard deviations).")
+    untold = judge_mass_prior(clear, made(tension=NOT_TOLD))
+    assert untold.headline == clear.headline and "is not told by these draws" in " ".join(untold.reasons)
+    bound = judge_mass_prior(clear, made(tension=Tension(3.2, at_least=True)))
+    assert bound.status is Status.DO_NOT_TRUST and "(at least 3.2 standard deviations)" in bound.headline
     apart = judge_mass_prior(judge(dataclasses.replace(MASS, span=1.5, width_ratio=0.6), QUIET, MIXED, RATIOS), made(tension=Tension(4.0)))
     assert apart.status is Status.UNRESOLVED and "contradict each other (4.0 standard deviations)." in apart.headline
     assert judge_mass_prior(clear, made(tension=Tension(math.nan))).status is Status.DO_NOT_TRUST
@@ -154,6 +154,21 @@ def test_what_is_flagged_and_what_not() -> None:
     assert warned.headline.endswith("has seen the fitted data.")
     told = " ".join(warned.reasons)
     assert told.count("WARNING") == 2 and "20 % of the prior's draws leave the prior of intensity_rb" in told
+
+
+def test_wings_halo_and_bounds_are_told() -> None:
+    wings = " ".join(prior_sentences(made(tension=Tension(3.8, data=(10.9, 0.02), apart=13.5, error=0.1, how="draws weighted"))))
+    assert "they are 3.8 ± 0.1 standard deviations apart" in wings
+    assert "the data alone say log10 M* = 10.90 ± 0.02 (draws weighted)" in wings
+    assert "13.5 times the root of their summed squared widths apart" in wings
+    assert "summed squared widths" not in " ".join(prior_sentences(made(tension=Tension(3.8, apart=3.9))))
+    assert "dark matter is read as stars" in wings and "more total than stellar mass" in wings
+    assert "dark matter" not in " ".join(prior_sentences(made(halo=True)))
+    cut = made(notes={**made().notes, "accepted": 0.46}, prior=(10.34, 0.42))
+    assert "whose bounds leave 10.340 ± 0.420 of it" in " ".join(prior_sentences(cut))
+    assert "<td>10.340 ± 0.420</td>" in mass_prior_section(cut) and "<td>10.500 ± 0.050</td>" in mass_prior_section(made())
+    early = made(notes={**made().notes, "accepted": 0.46}, prior_told=False)
+    assert "does not tell what they leave of the prior" in " ".join(prior_sentences(early))
 
 
 KPC = 3.0
@@ -236,6 +251,12 @@ def test_weights_that_do_not_serve_are_refused(fitted: Path, tmp_path: Path) -> 
     assert found.without_prior.median == pytest.approx(float(np.median(open_posterior(other).draws("log10_mbh"))))
     assert found.tension.data is not None and found.status == "contradict"
     assert found.tension.data[0] - float(record.mass_prior.notes["centre"]) == pytest.approx(0.4, abs=0.03)  # type: ignore[union-attr]
+    changed = make_fit(tmp_path / "changed", draws=300, shift={"log10_mbh": -0.2}, width=NARROW, model={**QUICK, "gas": "stretched"})
+    shutil.copy(changed, without_path(path))
+    aside = facts_of(record)
+    assert aside.without_prior is None and aside.tension == facts.tension
+    told = "posterior.without-mass-prior.nc is not the same fit without the prior and is left aside: fit.model.gas is stretched there"
+    assert told in " ".join(prior_sentences(aside)) and "shift" not in " ".join(prior_sentences(aside))
     shutil.copy(path, without_path(path))
     with pytest.raises(DataError, match=r"must be of the same data and parameters, got .* with the prior$"):
         facts_of(record)
