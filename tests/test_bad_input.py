@@ -562,7 +562,7 @@ def test_simulate_on_a_full_disk_keeps_the_earlier_set(refused: Callable[..., st
     ("train", {"kind": "nuker-mgee"}, "train.kind must be one of nuker-mge, ..., got 'nuker-mgee'; did you mean 'nuker-mge'?"),
     ("train", {"kind": "nuker-mge", "options": {"stepz": 3}}, "train.options: unknown key 'stepz'; did you mean 'steps'?"),
     ("train", {"kind": "nuker-mge", "output": "/proc/none"},
-     "an output must lie in a folder that can be written, got /proc/none/weights.safetensors (No such file or directory)"),
+     "an output must lie in a folder that can be written, got /proc/none/model.json (No such file or directory)"),
     ("train", {"kind": "nuker-mge", "options": {"hidden": -1}}, "train.options.hidden: input should be greater than or equal to 1, got -1"),
     ("calibrate", {"input": "none.fits", "output": "o.ms", "steps": [{"task": "split"}]},
      "calibrate.input must exist, got <here>/none.fits"),

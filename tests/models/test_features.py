@@ -284,7 +284,9 @@ def test_what_a_sparse_galaxy_misses_is_said() -> None:
     galaxy = Particles(plummer(60, 10), plummer(1000, 11))
     found = measure_features(galaxy, 0, half_mass_radius=20.0, **even_light(galaxy))
     assert math.isnan(found.values["n_sersic"]) and math.isnan(found.values["sfr"]) and math.isfinite(found.values["lambda_r"])
-    assert [note.split()[0] for note in found.notes] == ["sfr", "n_sersic"]
+    assert [note.split()[0] for note in found.notes] == ["sfr", "n_sersic", "M_r"]
+    alone = measure_features(Particles(plummer(400, 10)), 0, half_mass_radius=20.0, **even_light(Particles(plummer(400, 10))))
+    assert any(note.startswith("b_t, f_cold and f_hot are of orbits in the potential of stars and gas") for note in alone.notes)
 
 
 def tng_galaxy(reference_data: Path) -> tuple[Particles, dict[str, float]]:
@@ -312,7 +314,7 @@ def test_a_galaxy_of_tng100(reference_data: Path) -> None:
     views = [measure_features(galaxy, axis, half_mass_radius=row["r_hsm"], **light) for axis in range(3)]
     for view in views:
         assert row["dec_f_disk_1d_1comp"] < 1.0 - view.values["b_t"] < row["dec_f_disk_2d"]
-        assert [note.split()[0] for note in view.notes] == ["sfr"]
+        assert [note.split()[0] for note in view.notes] == ["sfr", "M_r"]
         kept = {"c_a": 0.2325, "b_t": 0.1756, "f_cold": 0.5389, "f_hot": 0.1126}
         assert {name: view.values[name] for name in kept} == pytest.approx(kept, rel=2e-3)
     kept_by_axis = {"n_sersic": (1.583, 1.880, 1.765), "sigma_v": (105.40, 77.61, 111.86), "lambda_r": (0.7855, 0.6766, 0.8173)}

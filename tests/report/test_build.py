@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 
 from supermage import __version__, open_posterior
-from supermage.cli import _reference
+from supermage.cli import _number
 from supermage.errors import DataError, DomainError, SupermageError
 from supermage.inference import langevin
 from supermage.report import build as build_module
@@ -420,5 +420,5 @@ def test_traces_of_chosen_parameters(fitted, tmp_path, monkeypatch):
 @pytest.mark.parametrize("word", ["log10_mbh", "log10_mbh=", "=8", "log10_mbh=heavy", "log10_mbh=nan"])
 def test_a_reference_that_is_no_number_is_refused(word):
     with pytest.raises(DomainError, match="NAME=VALUE with a finite number"):
-        _reference(word)
-    assert _reference("log10_mbh=8.1") == ("log10_mbh", 8.1)
+        _number(word, "--reference")
+    assert _number("log10_mbh=8.1", "--reference") == ("log10_mbh", 8.1)
