@@ -103,7 +103,12 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     if section.catalogue is not None:
         found["catalogue"] = _checksum(_row(recipe, section))
     if section.maps is not None:
-        found |= {"projection": section.projection, "maps": _checksum_of_maps(recipe.path(section.maps), section)}
+        from supermage.models.registry import load_model
+
+        # trained anew a density has other weights beside the same network
+        density = getattr(load_model(_model(recipe, str(section.model))), "density", None)
+        found |= {"density": getattr(density, "source", None), "projection": section.projection}
+        found["maps"] = _checksum_of_maps(recipe.path(section.maps), section)
     return {"mass_prior": found}
 
 
@@ -152,7 +157,8 @@ def _model(recipe: Recipe, name: str) -> str:
 def _by_columns(recipe: Recipe, section: MassPriorSection, estimator: Any, name: str) -> MassKnowledge:
     """The word of an estimator that reads a catalogue."""
     path, row = recipe.path(str(section.catalogue)), _row(recipe, section)
-    invented = ["the catalogue"] if "mock" in row.meta else []
+    learnt = getattr(estimator, "about", {}).get("mock", False)
+    invented = [what for what, mock in (("the catalogue", "mock" in row.meta), ("what the estimator learnt from", learnt)) if mock]
     row, radius, aperture = _sphere(section, row, str(estimator.aperture), path)
     who = f"{'the only row' if section.galaxy_id is None else f'galaxy {section.galaxy_id}'} of {path.name}"
     return _labelled(_knowledge(section, estimator, name, row, estimator.reasons(row), who, radius, aperture), invented)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -52,7 +53,8 @@ class Options(Section):
     ``rows`` is a catalogue with masses, groups and features; ``columns``, ``units``, ``mass_30kpc``, ``cuts``, ``source`` and ``licence``
     as of a ``mass-prior``. ``features``: a list, or ``"paper"`` or ``"group catalogue"`` with one of their sets in ``inputs``
     (``default``, ``default without magnitude``, ``luminosity and dispersion`` and, of group catalogues, ``default and radius``).
-    ``test``: share of the groups that test; ``split = "paper"`` divides rows and leaks where galaxies come in several projections.
+    ``test``: share of the groups that test; ``split = "paper"`` divides rows by the paper's numbers and leaks where galaxies come in
+    several projections.
     """
 
     rows: str
@@ -118,6 +120,8 @@ def train_trees(recipe: Recipe, *, progress: Progress | None = None) -> Path:
 
 def _names(options: Options) -> tuple[str, ...]:
     """Features by the options."""
+    if not options.features:
+        raise RecipeError(f"train.options.features must name at least one feature, got {options.features!r}")
     if not isinstance(options.features, str):
         return tuple(options.features)
     if options.features not in SETS:
@@ -140,7 +144,9 @@ def _target(options: Options) -> str:
 def _split(table: Table, options: Options, seed: int) -> tuple[NDArray[Any] | None, Split]:
     """Groups that must not stand on both sides, None where that is what is asked for, and training and test rows."""
     if options.split == "paper":
-        return None, paper_split(len(table), 1, PAPER_TREE_SIZES, seed)
+        split = paper_split(len(table), 1, PAPER_TREE_SIZES, seed)
+        told = f"LEAKING, as the paper: every row on its own, seed {seed}: {' / '.join(str(len(part)) for part in split)} rows"
+        return None, replace(split, description=told)
     group = groups_of(table)
     return group, split_by_group(group, (1.0 - options.test, options.test), seed)
 

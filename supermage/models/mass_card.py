@@ -52,9 +52,11 @@ SIMULATED = """\
 - Simulated galaxies: their structure is not quite that of real ones, and their features are the simulation's own: magnitudes without dust,
   dispersion, spin and radii of particles in space. On observations the intervals mean what they say as far as the simulation does, and no
   score tells how far that is.
+- The rows are no complete box: the most massive groups and some others are missing.
+"""
+OF_LIGHT = """\
 - `log_ml` is the stellar mass within R_hsm over half of the whole galaxy's r light, without dust: the ratio within R_hsm only where light
   follows mass.
-- The rows are no complete box: the most massive groups and some others are missing.
 """
 WITHIN_30_KPC = """\
 - `m_star_total`, `m_gas_total` and `r50_3d` mean stars and gas within 30 kpc and the radius of half of those stars, as EAGLE's tables have
@@ -153,7 +155,7 @@ def limits_of(*, mock: bool) -> str:
 
 def _ending(about: dict[str, Any]) -> str:
     """Limits and licence by what the galaxies are: rows of TNG, generated ones, or anyone's."""
-    shared = WITHIN_30_KPC if about["training"]["sample"] == "tng-shared" else ""
+    shared = {"tng-shared": WITHIN_30_KPC, "tng": OF_LIGHT}.get(about["training"]["sample"], "")
     limits, licence = SIMULATED + shared + ON_AVERAGE, LICENCE_OF_TNG
     if about["training"]["sample"] not in ("tng", "tng-shared"):
         mock = bool(about.get("mock", False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,8 @@ class Sample:
         Where the galaxies come from.
     cuts
         What was left out, with numbers, one line each.
+    mock
+        Whether a generator made the galaxies.
     """
 
     columns: dict[str, FloatArray]
@@ -62,6 +64,7 @@ class Sample:
     aperture: str
     source: str
     cuts: list[str] = field(default_factory=list)
+    mock: bool = False
 
     def __post_init__(self) -> None:
         rows = len(self.stellar)
@@ -166,7 +169,7 @@ def read_own_sample(
     said += [str(count) for count in counts]
     source = source or path.name
     source = f"{source}: {table.meta['mock']}" if "mock" in table.meta else source
-    return sample_of_table(table, aperture=aperture, source=source, cuts=said)
+    return replace(sample_of_table(table, aperture=aperture, source=source, cuts=said), mock="mock" in table.meta)
 
 
 def _flags(table: Table) -> NDArray[np.bool_]:

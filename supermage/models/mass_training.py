@@ -254,7 +254,7 @@ class MassTraining:
         return {
             "seed": self.seed, "training": self.options.model_dump(), "source": self.sample.source, "cuts": self.sample.cuts,
             "split": self.split.description, "rows": {name: len(rows) for name, rows in self.parts.items()}, "scores": scores,
-            "history": self.history, "licence": self.options.licence, "validation": self.note(),
+            "mock": self.sample.mock, "history": self.history, "licence": self.options.licence, "validation": self.note(),
             "test_rows_widened": int((weight > 0.01).sum()),
         }  # fmt: skip
 

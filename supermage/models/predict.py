@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from supermage.errors import DataError, DomainError, ModelFileError, SupermageError
 from supermage.models.catalogue import read_catalogue_chunks, reasons, some_of
 from supermage.models.catalogue_ranges import Ranges
-from supermage.models.columns import COLUMNS, TARGETS
+from supermage.models.columns import COLUMNS, MOCK, TARGETS
 from supermage.models.constant_columns import check_constants, check_required, with_constants
 from supermage.models.feature_space import patterns_of
 from supermage.models.mass_coordinates import DEFAULT
@@ -205,6 +205,7 @@ def provenance(estimator: MassEstimator) -> dict[str, str]:
     from importlib.metadata import version
 
     return {"model": estimator.source, "aperture": estimator.aperture, "training": str(estimator.about.get("source", "")),
+            **({"mock": MOCK} if estimator.about.get("mock") else {}),
             "program": f"supermage {version('supermage')}", "intervals": "central 68 and 95 % of the marginal densities"}  # fmt: skip
 
 
@@ -212,7 +213,6 @@ def _of_maps(path: Path, model: str, stack: ExitStack, ranges: Ranges, *, rename
     """Pieces of a store of maps, closed with the stack."""
     from supermage.models.cnn_prior import pieces_of_store
     from supermage.models.map_store import MapStore
-    from supermage.models.mock_population import MOCK
 
     if renamed:
         raise DataError("maps have their own names and units, got names, units or constants of columns")
@@ -226,11 +226,17 @@ def _of_maps(path: Path, model: str, stack: ExitStack, ranges: Ranges, *, rename
 
 
 @lru_cache(maxsize=2)
-def _loaded(model: str) -> Any:
-    """The model of a name or folder, loaded once a process."""
+def _read(model: str, stamp: str) -> Any:
     from supermage.models.registry import load_model
 
     return load_model(model)
+
+
+def _loaded(model: str) -> Any:
+    """The model of a name or folder, loaded once a process and again where it was trained anew."""
+    from supermage.models.registry import stamp
+
+    return _read(model, stamp(model))
 
 
 def network_of(model: str) -> CNN | None:

@@ -55,8 +55,8 @@ class FitsColumn:
             raise DataError(f"column '{self.name}' must be of one kind in the whole catalogue, got {got}")
         self.dtype = np.result_type(self.dtype, values.dtype)
         self._masked |= bool(np.ma.is_masked(values))
-        if values.dtype.kind in "iu" and values.size:
-            self._lowest, self._highest = min(self._lowest, int(values.data.min())), max(self._highest, int(values.data.max()))
+        if values.dtype.kind in "iu" and (held := values.compressed()).size:
+            self._lowest, self._highest = min(self._lowest, int(held.min())), max(self._highest, int(held.max()))
 
     def settle(self) -> None:
         """Choose a whole number, which no row has, for missing ones; wider numbers where there is none. Missing truth values become 255.
@@ -213,8 +213,10 @@ def _described(table: Table, first: Table) -> Table:
         if isinstance(column.unit, units.function.FunctionUnitBase):  # which FITS has no words for
             words.append(f"unit of {column.name}: {column.unit}")
             column.unit = None
-    label = {"MOCK": str(first.meta["mock"])} if "mock" in first.meta else {}  # whole, to be read back
-    result.meta = {**label, "comments": [text[start : start + 70] for text in words for start in range(0, len(text), 70)]}
+    words = [text.encode("ascii", "backslashreplace").decode() for text in words]
+    label = str(first.meta.get("mock", "")).encode("ascii", "backslashreplace").decode()
+    lines = [text[start : start + 70] for text in words for start in range(0, len(text), 70)]
+    result.meta = {**({"MOCK": label} if label else {}), "comments": lines}  # the label whole, to be read back
     return result
 
 

@@ -152,6 +152,19 @@ def describe(name_or_path: str | Path) -> str:
         raise ModelFileError(f"a model's folder must hold a readable model.json, got {folder}") from None
 
 
+def stamp(name_or_path: str | Path) -> str:
+    """What changes where a model is trained anew: the times of its descriptions.
+
+    Raises
+    ------
+    ModelFileError
+        As :func:`load_model`.
+    """
+    _, folder = _find(name_or_path)
+    files = [] if folder is None else [path for path in (folder / "model.json", folder / "prior" / "model.json") if path.is_file()]
+    return " ".join(str(path.stat().st_mtime_ns) for path in files)
+
+
 def _kind(folder: Path) -> str:
     try:
         return str(json.loads((folder / "model.json").read_text(encoding="utf-8"))["kind"])

@@ -20,6 +20,7 @@ from supermage.report.reweighting import smooth_weights, weighted_quantiles
 from supermage.report.same_fit import difference
 from supermage.report.statistics import Interval, interval
 from supermage.report.tension import Tension, data_alone, tension_of_draws, tension_of_prior
+from supermage.report.verdict import R_HAT_LIMIT
 
 FloatArray = NDArray[np.float64]
 
@@ -148,7 +149,7 @@ def mass_prior_facts(record: Record, galaxy_model: Any, chosen: NDArray[np.int64
     prior, unit = sampled_prior(stored, bounds), _unit_mass(galaxy_model, 1e3 * float(stored.notes["radius"]))
     tension, (without, refused) = tension_of_prior(prior), _reweighted(record, stored, prior)
     other = _other_fit(record)
-    differs = "" if other is None else difference(record, other)
+    differs = "" if other is None else difference(record, other) or _unmixed(other)
     if other is not None and not differs:
         tension = tension_of_draws(_stellar_mass(other, unit), prior, stored.notes, bounds) or tension
         without, refused = None if other.mass is None else held(other.mass.draws, f"the fit in {other.path.name}"), ""
@@ -198,6 +199,12 @@ def _other_fit(record: Record) -> Record | None:
         what = "with the prior" if other.mass_prior is not None else "of other data"
         raise DataError(f"a fit without the prior on the stars' mass must be of the same data and parameters, got {path} {what}")
     return other
+
+
+def _unmixed(other: Record) -> str:
+    """What keeps another fit's draws from being used; empty where they may be."""
+    worst = max(other.parameters, key=lambda p: np.nan_to_num(p.mixing.r_hat, nan=np.inf))
+    return f"R-hat of {worst.name} is {worst.mixing.r_hat:.3f} there" if not worst.mixing.r_hat < R_HAT_LIMIT else ""
 
 
 def _stellar_mass(record: Record, unit: UnitMass) -> FloatArray:

@@ -25,7 +25,7 @@ from supermage.inference.arviz_access import ess
 from supermage.report.prior_curve import EVEN, PriorCurve, SampledPrior, log_acceptance
 from supermage.report.reweighting import Weights, smooth_weights
 from supermage.report.statistics import mixing
-from supermage.report.tilt import Tilt, distance, trapezoid
+from supermage.report.tilt import KOLMOGOROV, Tilt, distance, trapezoid
 
 FloatArray = NDArray[np.float64]
 
@@ -49,9 +49,6 @@ _SCORES = 30.0
 
 _UNSEEN = 4.0
 """Effective draws that may be missed by chance, at 2 %."""
-
-_KS = 1.63
-"""Kolmogorov and Smirnov's distance times the root of the number at 1 %."""
 
 _TABLE = 4000.0
 """Draws behind the recorded prior."""
@@ -100,14 +97,17 @@ NOT_TOLD = Tension(0.0, at_least=True)
 def tension_of_prior(prior: SampledPrior) -> Tension:
     """Prior against data from how the data moved the prior: no other fit is needed.
 
-    A normal prior by `tension_of_update`. Another one by weighted draws where the weights are reliable and the draws are not the prior's
-    own; else, or where few draws carry the weight, by a normal likelihood, and, where the file does not tell the prior beyond the draws,
-    only if the prior is normal over them.
+    A normal prior by `tension_of_update`, where the draws are normal too (Kolmogorov and Smirnov, 1 %). Else by weighted draws where the
+    weights are reliable and the draws are not the prior's own; else, or where few draws carry the weight, by a normal likelihood, and,
+    where the file does not tell the prior beyond the draws, only if the prior is normal over them.
     """
     centre, width = prior.core
     score = (prior.log_mass - centre) / width
     if prior.normal:
-        return tension_of_update(score, centre, width)
+        found = tension_of_update(score, centre, width)
+        if found.at_least or _are_normal(score):
+            return found
+        prior = dataclasses.replace(prior, normal=False)
     weights, independent = data_alone(prior)
     # what the bounds leave of the prior is known by draws, too
     number = 1.0 / (1.0 / independent + 1.0 / _TABLE) if prior.rejected else independent
@@ -122,6 +122,12 @@ def tension_of_prior(prior: SampledPrior) -> Tension:
         return tension_of_tilt(prior, prior.curve, number)
     wings = prior.log_density + 0.5 * score**2
     return tension_of_update(score, centre, width) if float(np.ptp(wings)) < _NEAR_NORMAL else NOT_TOLD
+
+
+def _are_normal(score: FloatArray) -> bool:
+    """Whether draws are normal: of a normal prior and a normal likelihood they would be."""
+    shares = ndtr((score - score.mean()) / score.std())
+    return distance(shares) <= KOLMOGOROV / math.sqrt(max(mixing(score).ess, 4.0))
 
 
 def tension_of_update(score: FloatArray, centre: float, width: float) -> Tension:
@@ -266,7 +272,7 @@ def _convolved(curve: PriorCurve, mean: float, spread: float) -> float:
 
 def _moved(share: FloatArray, independent: float) -> bool:
     """Whether draws with these probabilities of less under a prior are not simply its own."""
-    return distance(share) > _KS * math.sqrt(1.0 / max(independent, 4.0) + 1.0 / _TABLE)
+    return distance(share) > KOLMOGOROV * math.sqrt(1.0 / max(independent, 4.0) + 1.0 / _TABLE)
 
 
 def _share_of_bounds(notes: Mapping[str, Any], log_mass: FloatArray, bounds: tuple[float, float]) -> FloatArray:

@@ -14,7 +14,7 @@ FloatArray = NDArray[np.float64]
 RAYS, STEPS = 24, 3
 """Directions from the best parameters, and points along each, by which a region of them is known."""
 
-_KS = 1.63
+KOLMOGOROV = 1.63
 """Kolmogorov and Smirnov's distance times the root of the number at 1 %."""
 
 _FAR = 40
@@ -67,7 +67,7 @@ class Tilt:
             return None
         best, covariance = found
         share = _share(u, base, best)
-        if distance(np.interp(mass, nodes, np.cumsum(share) - 0.5 * share)) > _KS / math.sqrt(independent):
+        if distance(np.interp(mass, nodes, np.cumsum(share) - 0.5 * share)) > KOLMOGOROV / math.sqrt(independent):
             return None
         return cls(u, base, best, np.asarray(np.linalg.cholesky(covariance), dtype=np.float64), centre, scale, independent)
 

@@ -53,7 +53,7 @@ def test_trees_of_a_recipe(folder: Path) -> None:
 def test_the_papers_split_is_told_to_leak(folder: Path) -> None:
     train(recipe(folder, split="paper", inputs="luminosity and dispersion", target="log_mtot", aperture="2rhsm"))
     card = (folder / "card.md").read_text()
-    assert "LEAKING, as the paper" in card and "Flattered: the split leaks." in card
+    assert "LEAKING, as the paper: every row on its own" in card and "Flattered: the split leaks." in card
     assert "within the sphere of 2 R_hsm" in card and "`sigma_v` (km / s)" in card and "`lambda_r`" not in card
 
 
@@ -61,6 +61,7 @@ def test_the_papers_split_is_told_to_leak(folder: Path) -> None:
     ({"features": "papre"}, "features must be a list or one of paper, group catalogue, got 'papre'; did you mean 'paper'"),
     ({"inputs": "defualt"}, "inputs must be one of default, .*got 'defualt'; did you mean 'default'"),
     ({"target": "log_mass"}, "target must be one of log_mstar, .*got 'log_mass'"),
+    ({"features": []}, r"train.options.features must name at least one feature, got \[\]"),
     ({"features": ["M_r", "age"]}, "features must include age, got none of that name"),
     ({"cuts": ["b_t < one"]}, "a cut must read like 'm_star_30kpc > 5e9' or 'b_t <= 1 or missing', got 'b_t < one'"),
     ({"mass_30kpc": ["a.hdf5", "b"]}, "masses within 30 kpc may come beside a group catalogue in HDF5 only"),

@@ -146,6 +146,15 @@ def test_a_checkpoint_of_other_galaxies_is_refused(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.usefixtures("registered")
+def test_what_learnt_from_generated_galaxies_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mass_training, "read_sample", lambda path, options, seed: replace(sample(500), mock=True))
+    artefact = training.train(recipe(tmp_path, sample="catalogue"))
+    assert json.loads((artefact / "model.json").read_text())["mock"] is True
+    card = (tmp_path / "card.md").read_text()
+    assert "Generated galaxies, made from scaling relations" in card and "Nothing was stated of their licence" not in card
+
+
+@pytest.mark.usefixtures("registered")
 def test_losses_are_kept_and_drawn(tmp_path: Path) -> None:
     artefact = training.train(recipe(tmp_path))
     history = json.loads((artefact / "model.json").read_text())["history"]

@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.LOADERS, "mass-prior", load_mass_estimator)
-    module._loaded.cache_clear()
+    module._read.cache_clear()
 
 
 def catalogue(path: Path, rows: int = 25) -> Table:

@@ -70,6 +70,18 @@ def test_a_number_that_stands_for_a_missing_one_is_no_other(tmp_path: Path) -> N
     assert got["truth"].tolist() == [1, None, 0]
 
 
+def test_what_was_written_with_gaps_is_written_again(tmp_path: Path) -> None:
+    """The number that stands for a missing one is not counted among the numbers, and words keep their letters as ASCII has them."""
+    table = Table({"id": MaskedColumn([1, 2, 3], mask=[False, True, False])})
+    table.meta = {"input": "Pr\u00fcfung.fits", "mock": "g\u00e9n\u00e9r\u00e9"}
+    found = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        found.append(written(tmp_path / name / "table.fits", found[0] if found else table))
+    assert [item["id"].tolist() for item in found] == [[1, None, 3]] * 2
+    assert "input: Pr\\xfcfung.fits" in found[0].meta["comments"] and found[0].meta["MOCK"] == "g\\xe9n\\xe9r\\xe9"
+
+
 def test_no_number_is_left(tmp_path: Path) -> None:
     full = Table({"id": MaskedColumn([np.iinfo("i8").max, 0], mask=[False, True])})
     with pytest.raises(DataError, match="column 'id' must leave a number of 64 bits for missing ones, got 0 to 9223372036854775807"):

@@ -140,6 +140,19 @@ def test_a_normal_prior_has_the_closed_formula(off: float, spread: float) -> Non
         assert alike.at_least and alike.sigma == 7.5
 
 
+@pytest.mark.parametrize(("low", "high"), [(10.7, 10.85), (10.75, 11.5)])
+def test_a_likelihood_with_edges_is_not_taken_for_normal(low: float, high: float) -> None:
+    """A normal prior, data flat between two masses: the formula of two normals misses, and is not told."""
+    known = normal(10.5, 0.1)
+    ends = stats.norm.cdf(low, 10.5, 0.1), stats.norm.cdf(high, 10.5, 0.1)
+    draws = stats.norm.ppf(np.random.default_rng(3).uniform(*ends, (4, 2000)), 10.5, 0.1)
+    truth = float(stats.norm.isf(stats.norm.sf(np.linspace(low, high, 4001), 10.5, 0.1).mean()))
+    formula = tension_of_update((draws - 10.5) / 0.1, 10.5, 0.1)
+    assert abs(formula.sigma - truth) > 10.0 * formula.error
+    found = tension_of_prior(known.sampled(draws))
+    assert found.sigma <= truth if found.at_least else abs(found.sigma - truth) < 0.15 * truth
+
+
 def test_bounds_of_a_normal_prior_are_bounds() -> None:
     """100 fits each of data that hardly narrow it: what is told lies within 4 of its standard errors, a bound below the truth."""
     for off, spread in ((0.3, 0.12), (0.3, 0.2), (0.3, 0.4), (0.05, 0.1)):
