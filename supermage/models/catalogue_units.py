@@ -6,6 +6,7 @@ import re
 import shlex
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -95,15 +96,21 @@ def _parse(text: str, column: Column, label: str) -> tuple[Any, bool]:
     match = _LOGARITHM.match(text)
     inner = text if match is None else next(group for group in match.groups() if group is not None)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", units.UnitsWarning)
-            unit = units.Unit(inner)
+        unit = _unit(inner)
     except (ValueError, TypeError):
         needed = f"{column.unit or 'a pure number'} or what converts to it"
         raise DataError(f"{label} needs {needed}, got unknown unit '{text}'{_hint(text, column)}") from None
     if match is None and unit == units.dex and column.unit == "":
         return units.dimensionless_unscaled, True
     return unit, match is not None
+
+
+@lru_cache(maxsize=256)
+def _unit(text: str) -> Any:
+    """A unit without remarks on its spelling; remembered, for filters of warnings are the process's and threads predict side by side."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", units.UnitsWarning)
+        return units.Unit(text)
 
 
 def _hint(text: str, column: Column) -> str:

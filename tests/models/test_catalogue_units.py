@@ -7,6 +7,7 @@ import pytest
 from astropy import units as u
 
 from supermage.errors import DataError
+from supermage.models import catalogue_units
 from supermage.models.catalogue_units import VEGA_BANDS, to_canonical, unit_text
 from supermage.models.columns import COLUMNS
 
@@ -50,3 +51,11 @@ def test_what_to_write_for_h_and_comoving_lengths_is_of_the_columns_kind(name: s
         to_canonical(np.array([1.0]), text, COLUMNS[name], name)
     assert f"'{written}'" in str(caught.value) and ("Msun" in str(caught.value)) == (name == "m_subhalo")
     assert to_canonical(np.array([1.0]), written, COLUMNS[name], name)[0] == pytest.approx(factor, rel=1e-4)
+
+
+def test_a_known_unit_touches_no_filter_of_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the process's: a thread that restores them late would silence what another has to say."""
+    column = COLUMNS["sigma_3d1"]
+    first = catalogue_units._parse("km/s", column, "column sigma_3d1")
+    monkeypatch.setattr(catalogue_units.warnings, "catch_warnings", None)
+    assert catalogue_units._parse("km/s", column, "column sigma_3d1") == first
