@@ -57,6 +57,9 @@ LEAST_LOG = -700.0
 AT_A_TIME = 500
 """Draws whose mass is worked out together."""
 
+CORE = (0.1586552539314571, 0.5, 0.8413447460685429)
+"""Probabilities of the median and of the central interval that holds as much as a normal's standard deviation."""
+
 LEAST_ACCEPTED = 0.01
 """Share of the prior's draws that must leave ``intensity_rb`` inside its prior."""
 
@@ -104,7 +107,7 @@ class StellarMassPrior:
 
     def __init__(self, knowledge: MassKnowledge, unit_mass: Callable[[Theta], Tensor]) -> None:
         self.knowledge, self.unit_mass = knowledge, unit_mass
-        low, middle, high = self._quantiles([0.1586552539314571, 0.5, 0.8413447460685429])
+        low, middle, high = self._quantiles(list(CORE))
         self.centre, self.width = middle, 0.5 * (high - low)
 
     def _quantiles(self, shares: list[float]) -> list[float]:

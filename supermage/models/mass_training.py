@@ -350,7 +350,8 @@ def read_sample(path: Path, options: Options, seed: int) -> Sample:
     """
     own = ("columns", "units", "mass_30kpc", "source", "licence") if options.sample == "tng" else OF_CATALOGUES
     if options.sample != "catalogue" and (given := [name for name in own if getattr(options, name)]):
-        raise RecipeError(f"train.options.{given[0]} must come with sample = 'catalogue', got sample = '{options.sample}'")
+        taken = "sample = 'catalogue'" + (" or 'tng'" if given[0] == "cuts" else "")
+        raise RecipeError(f"train.options.{given[0]} must come with {taken}, got sample = '{options.sample}'")
     if options.sample == "tng":
         return read_tng_sample(path, aperture=options.aperture, cuts=options.cuts)
     if options.sample == "tng-shared":

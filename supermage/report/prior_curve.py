@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from supermage.inference.mass_knowledge import NUMBERS
+from supermage.inference.mass_prior import CORE
 from supermage.report.record import StoredMassPrior
 
 FloatArray = NDArray[np.float64]
@@ -21,8 +22,6 @@ REJECTED = 0.005
 
 EVEN = 0.02
 """Share by which acceptance may differ over the draws of a posterior, likewise."""
-
-_CORE = (0.1586552539314571, 0.5, 0.8413447460685429)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +61,7 @@ class PriorCurve:
     @cached_property
     def core(self) -> tuple[float, float]:
         """Median, and half the width of the central 68 % interval."""
-        low, middle, high = np.interp(_CORE, self._sums[0] / self._sums[0][-1], self.log_mass)
+        low, middle, high = np.interp(CORE, self._sums[0] / self._sums[0][-1], self.log_mass)
         return float(middle), 0.5 * float(high - low)
 
 

@@ -108,8 +108,8 @@ def test_options_of_a_users_table(tmp_path: Path) -> None:
     assert got.cuts[0] == f"not M_r < -18 mag: {60 - len(got)} of 60 rows left out, 0 without a value too"
     named = given.model_copy(update={"source": "a survey"})
     assert (got.source, read_sample(tmp_path / "own.ecsv", named, 1).source) == ("own.ecsv", "a survey")
-    for sample_, key in (("tng", "columns"), ("tng-shared", "cuts")):
-        with pytest.raises(RecipeError, match=rf"train.options.{key} must come with sample = 'catalogue', got sample = '{sample_}'"):
+    for sample_, key, taken in (("tng", "columns", "'catalogue'"), ("tng-shared", "cuts", "'catalogue' or 'tng'")):
+        with pytest.raises(RecipeError, match=rf"train.options.{key} must come with sample = {taken}, got sample = '{sample_}'"):
             read_sample(tmp_path / "own.ecsv", given.model_copy(update={"sample": sample_}), 1)
 
 
